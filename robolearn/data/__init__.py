@@ -1,0 +1,1 @@
+"""Demonstrations on disk: the zarr episode store, windows, statistics, normalizers, checks. No torch."""

@@ -1,0 +1,1 @@
+"""Plain torch blocks; they know no robot and no config."""

@@ -1,0 +1,1 @@
+"""One file = one policy: a Config and a PolicyNet."""

@@ -1,0 +1,1 @@
+"""What runs beside a robot: no torch."""

@@ -1,0 +1,1 @@
+"""Simulated bodies; sim_envs/tasks is their catalogue."""

@@ -1,0 +1,1 @@
+"""One file = one task: a Config, an Env, a scripted expert."""
