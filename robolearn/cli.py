@@ -91,5 +91,3 @@ def overview() -> str:
     """Returns the list of verbs with one line each."""
     rows = "\n".join(f"  {name.replace('_', ' '):<16} {summary(name)}" for name in registry.names(APPS))
     return f"robolearn {__version__}\n\n{rows}\n\nrobolearn VERB --help says more about one."
-
-

@@ -128,9 +128,7 @@ def check_action(action: np.ndarray, env: Env, policy: Policy) -> np.ndarray:
     return action
 
 
-def _tick(
-    episode: Episode, obs: Obs, asked: np.ndarray, step: Step | None, source: str, verdicts: Mapping[str, Verdict]
-) -> Tick:
+def _tick(episode: Episode, obs: Obs, asked: np.ndarray, step: Step | None, source: str, verdicts: Mapping[str, Verdict]) -> Tick:
     if step is None:  # an alarm before the motors moved: nothing was filtered or sent
         step = Step(obs=obs, filtered=np.full_like(asked, np.nan), sent=np.full_like(asked, np.nan))
     return Tick(episode.steps, obs, asked, step, source, episode.chunk, verdicts)
