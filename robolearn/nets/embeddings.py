@@ -1,0 +1,31 @@
+"""Sinusoidal embedding of the time of a diffusion or flow, and of positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Sinusoidal(nn.Module):
+    """Embeds t (B,) in [0, 1] as (B, dim) sines and cosines; t = k / 100 is the usual embedding of diffusion step k."""
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, scale: float = 100.0) -> None:
+        super().__init__()
+        half = dim // 2
+        frequencies = scale * torch.exp(torch.arange(half) * (-math.log(10000.0) / (half - 1)))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t[:, None].to(self.frequencies.dtype) * self.frequencies
+        return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def times(t: Tensor | None, x: Tensor) -> Tensor:
+    """Returns t as (B,) on x's device; None (a regression, which knows no time) and a single number are spread over the batch."""
+    if t is None:
+        return torch.zeros(x.shape[0], device=x.device)
+    return t.reshape(-1).expand(x.shape[0])

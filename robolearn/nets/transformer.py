@@ -1,0 +1,127 @@
+"""The decoder transformer of Diffusion Policy with the causal masks that Past-Token Prediction relies on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robolearn.nets.embeddings import Sinusoidal, times
+
+
+class Context(NamedTuple):
+    """The embedded observation tokens (B, To, width), and their keys and values (B, heads, To, width/heads) in every layer."""
+
+    tokens: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+class Transformer(nn.Module):
+    """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da).
+
+    Condition tokens: 0 is the time, 1+k is observation k. Action token h sees action tokens h' <= h, the time, and
+    observation k only where h >= k. With `causal=False` everything sees everything.
+    """
+
+    self_mask: Tensor | None
+    cross_mask: Tensor | None
+
+    def __init__(
+        self,
+        action_dim: int,
+        horizon: int,
+        n_obs: int,
+        cond_dim: int,
+        width: int = 256,
+        layers: int = 8,
+        heads: int = 4,
+        dropout: float = 0.3,
+        causal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.step = Sinusoidal(width)
+        self.cond = nn.Linear(cond_dim, width)
+        self.cond_positions = nn.Parameter(torch.empty(1 + n_obs, width))
+        self.cond_mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+        self.enter = nn.Linear(action_dim, width)
+        self.positions = nn.Parameter(torch.empty(horizon, width))
+        self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, action_dim)
+        h = torch.arange(horizon)[:, None]
+        self.register_buffer("self_mask", h >= torch.arange(horizon) if causal else None, persistent=False)
+        self.register_buffer("cross_mask", h >= torch.arange(1 + n_obs) - 1 if causal else None, persistent=False)
+        self.apply(_initialise)
+        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.cond_positions, std=0.02)
+
+    def condition(self, cond: Tensor) -> Context:
+        """Returns what all steps of one plan share: observation tokens and every layer's keys and values of them."""
+        tokens = self.cond_mlp(self.cond(cond) + self.cond_positions[1:])
+        pairs = [layer.cross.keys_values(tokens) for layer in self.layers]
+        return Context(tokens, tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+
+    def denoise(self, x: Tensor, t: Tensor | None, context: Context) -> Tensor:
+        """Returns the output (B, H, Da) for x at time t under a context from `condition`."""
+        now = self.cond_mlp(self.step(times(t, x)) + self.cond_positions[0])[:, None]
+        h = self.enter(x) + self.positions
+        for layer, keys, values in zip(self.layers, context.keys, context.values, strict=True):
+            h = layer(h, now, keys, values, self.self_mask, self.cross_mask)
+        return self.leave(self.norm(h))
+
+    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
+        return self.denoise(x, t, self.condition(cond))
+
+
+class Layer(nn.Module):
+    """One pre-norm decoder layer: self-attention, cross-attention to time and observations, feed-forward."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend = Attention(width, heads, dropout)
+        self.cross = Attention(width, heads, dropout)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, h: Tensor, now: Tensor, keys: Tensor, values: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None
+    ) -> Tensor:
+        inner = self.norm1(h)
+        h = h + self.dropout(self.attend(inner, *self.attend.keys_values(inner), self_mask))
+        key, value = self.cross.keys_values(now)
+        keys, values = torch.cat((key, keys), dim=2), torch.cat((value, values), dim=2)
+        h = h + self.dropout(self.cross(self.norm2(h), keys, values, cross_mask))
+        return h + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm3(h))))))
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values can be computed apart from its queries."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, dropout
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns keys and values (B, heads, S, width/heads) of tokens (B, S, width)."""
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(self, h: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        rate = self.rate if self.training else 0.0
+        seen = F.scaled_dot_product_attention(self._split(self.query(h)), keys, values, attn_mask=mask, dropout_p=rate)
+        return self.out(seen.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
