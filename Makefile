@@ -1,0 +1,76 @@
+# The two commands: `make demo` and `make test`. Everything else is here too; CI calls `make check` and `make test`.
+# A fresh machine needs python3 (3.11 or 3.12), pip and make; the rest is installed into .venv on the first call.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	2>/dev/null && { echo $$p; break; }; done)
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+PYTEST := .venv/bin/python -m pytest
+GL_PACKAGES := libegl1 libgl1 libgl1-mesa-dri libosmesa6 libglib2.0-0
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: install demo test test-slow test-gpu check fmt bench sdk video clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "robolearn needs Python 3.11 or 3.12; found $$(python3 --version 2>&1). Try: make PYTHON=/path/to/python3.12"; exit 2; }
+	@echo "Installing into .venv: some minutes the first time, mostly for torch"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --python .venv/bin/python install -q pip
+	$(PIP) install -q -c constraints.txt setuptools torch
+	$(PIP) install -q --no-deps -r constraints.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(MAKE) --no-print-directory gl
+	@touch $@
+
+# The renderer of MuJoCo needs one of these libraries, OpenCV needs libGL and glib.
+.PHONY: gl
+gl:
+	@if ! .venv/bin/robolearn doctor --gl >/dev/null 2>&1; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing the GL libraries: $(GL_PACKAGES)"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(GL_PACKAGES) >/dev/null; \
+		else \
+			echo "No off-screen renderer found. Run once: sudo apt-get install -y $(GL_PACKAGES)"; \
+		fi; \
+	fi
+
+demo: install
+	.venv/bin/robolearn demo
+
+test: install
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: install
+	$(PYTEST) -m slow
+
+test-gpu: install
+	@.venv/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+		|| { echo "SKIPPED: no CUDA device here, so none of the GPU tests ran"; exit 0; } \
+		&& $(PYTEST) -m gpu
+
+check: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+fmt: install
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: install
+	@for name in loader render train policy; do .venv/bin/robolearn bench $$name --json data/bench/$$name.json || exit $$?; done
+
+# One vendor without a wheel for this machine must not keep the others away.
+sdk: install
+	@for extra in dynamixel feetech ur xarm franka robotiq; do \
+		if $(PIP) install -q -c constraints.txt ".[$$extra]"; then echo "$$extra: installed"; \
+		else echo "$$extra: NOT installed (no package for this Python or machine); its robots stay unavailable"; fi; \
+	done
+
+video: install
+	@if $(PIP) install -q -c constraints.txt ".[video]"; then echo "video: installed"; \
+	else echo "video: NOT installed (no package for this Python or machine); hand detection stays unavailable"; fi
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
