@@ -1,0 +1,144 @@
+"""What every MuJoCo body needs: its whole state as one vector, pictures without a window, and calibrated cameras."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes.util
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from robolearn.errors import ArrayMismatch, MissingDependency, UnknownName
+
+if "MUJOCO_GL" not in os.environ:  # mujoco chooses its GL library when it is imported
+    os.environ["MUJOCO_GL"] = next(
+        (gl for gl, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)), "disabled"
+    )
+
+import mujoco  # noqa: E402
+
+from robolearn.core import Camera  # noqa: E402
+
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+CV_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pictures are drawn: what costs time on a software renderer can be left out."""
+
+    shadows: bool = True
+    reflections: bool = True
+    samples: int = 4
+
+
+FAST = Look(shadows=False, reflections=False, samples=0)
+NICE = Look()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Runs a block with the global generators of numpy and python seeded, and puts them back as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def read_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    """Returns everything the integrator continues from (n,): time, qpos, qvel, warm start, controls, forces, mocap."""
+    state = np.empty(mujoco.mj_stateSize(model, STATE))
+    mujoco.mj_getState(model, data, state, STATE)
+    return state
+
+
+def write_state(model: mujoco.MjModel, data: mujoco.MjData, state: np.ndarray) -> None:
+    """Puts a state (n,) of `read_state` back and computes what follows from it; ArrayMismatch when it is another model's."""
+    if state.shape != (mujoco.mj_stateSize(model, STATE),):
+        raise ArrayMismatch(f"simulator state: want ({mujoco.mj_stateSize(model, STATE)},), got {state.shape}")
+    mujoco.mj_setState(model, data, state, STATE)
+    mujoco.mj_forward(model, data)
+    mujoco.mj_setState(model, data, state, STATE)  # forward moves the solver's warm start
+
+
+def camera(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: int) -> Camera:
+    """Returns the calibration of one camera for square pictures of `size` px, where it is now."""
+    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
+    if index < 0:
+        raise UnknownName("camera", name, camera_names(model))
+    focal = 0.5 * size / np.tan(0.5 * np.deg2rad(model.cam_fovy[index]))
+    world_from_camera = np.eye(4)
+    world_from_camera[:3, :3] = data.cam_xmat[index].reshape(3, 3) @ CV_FROM_GL
+    world_from_camera[:3, 3] = data.cam_xpos[index]
+    K = ((focal, 0.0, size / 2), (0.0, focal, size / 2), (0.0, 0.0, 1.0))
+    return Camera((size, size), K, world_from_camera=tuple(map(tuple, world_from_camera.tolist())))
+
+
+def camera_names(model: mujoco.MjModel) -> list[str]:
+    """Returns the names of the model's cameras."""
+    return [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_CAMERA, i) for i in range(model.ncam)]
+
+
+class Renderer:
+    """Draws pictures of one model, offscreen; the GL context is opened by the first picture."""
+
+    def __init__(self, model: mujoco.MjModel, size: int, look: Look) -> None:
+        self.model, self.size, self.look = model, size, look
+        self._gl: mujoco.gl_context.GLContext | None = None
+
+    def _open(self) -> None:
+        model, size = self.model, self.size
+        try:
+            self._gl = mujoco.GLContext(size, size)
+            self._gl.make_current()
+        except Exception as error:
+            raise MissingDependency(
+                f"a GL library ({type(error).__name__} with MUJOCO_GL={os.environ['MUJOCO_GL']})",
+                "drawing pictures",
+                "apt install libegl1 libgl1-mesa-dri libosmesa6",
+            ) from error
+        saved = model.vis.global_.offwidth, model.vis.global_.offheight, model.vis.quality.offsamples
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        model.vis.quality.offsamples = self.look.samples
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        model.vis.global_.offwidth, model.vis.global_.offheight, model.vis.quality.offsamples = saved
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.look.shadows
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look.reflections
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]  # robosuite: group 0 is for collisions, 1 for the eye
+        self._option.sitegroup[:] = 0
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._rect = mujoco.MjrRect(0, 0, size, size)
+
+    def draw(self, data: mujoco.MjData, name: str) -> np.ndarray:
+        """Returns the picture (size, size, 3) uint8 that camera `name` takes now."""
+        if self._gl is None:
+            self._open()
+        assert self._gl is not None
+        self._gl.make_current()
+        self._camera.fixedcamid = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, name)
+        if self._camera.fixedcamid < 0:
+            raise UnknownName("camera", name, camera_names(self.model))
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self.model, data, self._option, None, self._camera, everything, self._scene)
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        picture = np.empty((self.size, self.size, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._rect, self._context)
+        return picture[::-1].copy()
+
+    def close(self) -> None:
+        """Frees the GL context."""
+        if self._gl is not None:
+            self._context.free()
+            self._gl.free()
+            self._gl = None

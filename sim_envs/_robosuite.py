@@ -1,0 +1,324 @@
+"""A robosuite task as a body: our observations, action spaces and state on robosuite's model, controller and success test.
+
+Physics as published: 500 Hz, the controller runs at every physics step, commands at 20 Hz. What robosuite randomises when
+it builds a model (the size of Lift's cube) is built once from a fixed seed, so that all bodies of a task share one model;
+what it randomises in `reset` (joints, placements) follows the seed of `reset`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from robolearn import geometry
+from robolearn.core import ArraySpec, Obs, Spec, Step
+from robolearn.errors import ArrayMismatch, ConfigError
+from sim_envs import _mujoco
+
+logging.disable(logging.WARNING)  # robosuite's import tells of optional parts that are not used here
+import mujoco  # noqa: E402
+import robosuite  # noqa: E402
+from robosuite.controllers import load_composite_controller_config  # noqa: E402
+
+logging.disable(logging.NOTSET)
+logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+
+MODEL_SEED = 0
+PHYSICS_HZ = 500
+ACTION_NAMES = {
+    "osc_delta": ("dx", "dy", "dz", "drx", "dry", "drz", "gripper"),
+    "pose_abs": ("x", "y", "z", "r00", "r01", "r02", "r10", "r11", "r12", "gripper"),
+}
+CAMERAS = {"wrist": "robot0_eye_in_hand"}  # our names where robosuite's say less
+
+
+@dataclass(frozen=True)
+class Body:
+    """What all robosuite tasks can be told; a task's Config is this with its own defaults."""
+
+    robot: Literal["Panda", "UR5e", "IIWA", "Kinova3"] = "Panda"
+    action: Literal["osc_delta", "pose_abs", "joint_abs"] = "pose_abs"
+    cameras: tuple[str, ...] = ()  # agentview, wrist, frontview, ...
+    image_size: int = 84
+    max_steps: int = 400
+    hz: float = 20.0
+    fast_render: bool = True  # observations without shadows, reflections and multisampling
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object that matters to a task: the name we give it, and the MuJoCo body or site whose pose it has."""
+
+    name: str
+    kind: Literal["body", "site"]
+    mujoco_name: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What differs between robosuite tasks."""
+
+    name: str
+    suite_name: str
+    things: tuple[Thing, ...]
+    joints: tuple[str, ...] = ()  # joints shown beside the poses, such as a hinge
+    placed: tuple[str, ...] = ()  # fixed bodies that robosuite places by editing the model
+    arms: int = 1
+    view: str = "agentview"  # the camera of the default picture
+
+
+class Arm:
+    """One arm: where it lies in the simulator's arrays, its gripper's command, and its controller."""
+
+    def __init__(self, robot: Any, model: mujoco.MjModel) -> None:
+        self.robot, self.gripper = robot, robot.gripper["right"]
+        self.qpos = np.array(robot._ref_arm_joint_pos_indexes)
+        self.site = robot.eef_site_id["right"]
+        self.actuators = np.array(robot._ref_actuators_indexes_dict["right"])
+        self.fingers = np.array(robot._ref_joint_gripper_actuator_indexes["right"])
+        low, high = model.actuator_ctrlrange[self.fingers].T
+        self.finger_middle, self.finger_half = (high + low) / 2, (high - low) / 2
+        pads = [self.gripper.important_geoms[side][0] for side in ("left_fingerpad", "right_fingerpad")]
+        self.pads = [model.geom(pad).id for pad in pads]
+        self.low, self.high = model.actuator_ctrlrange[self.actuators].T
+        self.command = 0.0  # the last gripper command: negative opens, positive closes, 0 before the first
+
+    @property
+    def controller(self) -> Any:
+        """robosuite's controller of this arm; it makes a new one in every reset."""
+        return self.robot.part_controllers["right"]
+
+    def set_goal(self, action: np.ndarray, codec: str) -> None:
+        """Gives this arm's block of an action, `codec` naming its meaning, to controller and gripper."""
+        if codec == "pose_abs":
+            rotvec = geometry.rotvec_from_matrix(geometry.matrix_from_rot6d(action[3:9]))
+            self.controller.set_goal(np.concatenate([action[:3], rotvec]))
+        else:
+            self.controller.set_goal(action[:-1].astype(float))
+        self.command = float(np.sign(action[-1]))
+        self.gripper.format_action(np.array([self.command]))
+
+    def actuate(self, data: mujoco.MjData) -> None:
+        """Writes the controls of this physics step."""
+        self.robot.composite_controller.update_state()
+        data.ctrl[self.actuators] = np.clip(self.controller.run_controller(), self.low, self.high)
+        data.ctrl[self.fingers] = self.finger_middle + self.finger_half * self.gripper.current_action
+
+    def memory(self) -> np.ndarray:
+        """Returns what the arm remembers between ticks beside the physics: fingers, command, rest pose of the null space."""
+        fingers = np.broadcast_to(self.gripper.current_action, self.fingers.shape)
+        return np.concatenate([fingers, [self.command], self.controller.initial_joint])
+
+    def remember(self, memory: np.ndarray) -> None:
+        """Puts the vector of `memory` back."""
+        n = len(self.fingers)
+        self.gripper.current_action = memory[:n].copy()
+        self.command = float(memory[n])
+        self.controller.initial_joint = memory[n + 1 :].copy()
+        self.controller.new_update = True  # what it read of the simulator is of another moment
+
+
+class RobosuiteEnv:
+    """A robosuite task as a SimEnv. success is robosuite's own test at one tick and ends the episode; score is 1 or 0."""
+
+    def __init__(self, task: Task, config: Body) -> None:
+        self.task, self.config, self._task = task.name, config, task
+        self.suite = _make_suite(task, config)
+        self.model, self.data = self.suite.sim.model._model, self.suite.sim.data._data
+        self.arms = [Arm(robot, self.model) for robot in self.suite.robots]
+        self._joints = [self.model.joint(name).qposadr[0] for name in task.joints]
+        self._placed = [self.model.body(name).id for name in task.placed]
+        self._substeps = round(PHYSICS_HZ / config.hz)
+        self._renderers: dict[tuple[int, _mujoco.Look], _mujoco.Renderer] = {}
+        self.spec = self._spec()
+
+    def reset(self, seed: int | None = None) -> Obs:
+        """Starts an episode: joints and objects placed by `seed` (None: fresh entropy). Returns the first observation."""
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        with _mujoco.seeded(seed):
+            self.suite.reset()
+        for arm in self.arms:
+            arm.remember(np.concatenate([np.zeros(len(arm.fingers) + 1), arm.controller.initial_joint]))
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> Step:
+        """Runs one control tick (50 ms at 20 Hz) and returns what came of it."""
+        self.spec.action.check(np.asarray(action), f"{self.task} action")
+        wanted = self._within_limits(np.asarray(action, dtype=np.float32))
+        for k in range(self._substeps):
+            mujoco.mj_step1(self.model, self.data)
+            if k == 0:
+                for arm, block in zip(self.arms, np.split(wanted, len(self.arms)), strict=True):
+                    arm.set_goal(block, self.config.action)
+            for arm in self.arms:
+                arm.actuate(self.data)
+            mujoco.mj_step2(self.model, self.data)
+        obs = self._observe()
+        success = bool(self.suite._check_success())
+        clocks = {"monotonic": time.monotonic_ns(), "wall": time.time_ns(), "sim": round(self.data.time * 1e9)}
+        return Step(
+            obs, wanted, self.data.ctrl.astype(np.float32), clocks, score=float(success), success=success, terminated=success
+        )
+
+    def state(self) -> np.ndarray:
+        """Returns the whole state (n,) float64: physics, grippers, controllers, and bodies that `reset` placed."""
+        arms = [arm.memory() for arm in self.arms]
+        placed = [self.model.body_pos[self._placed].ravel(), self.model.body_quat[self._placed].ravel()]
+        return np.concatenate([_mujoco.read_state(self.model, self.data), *arms, *placed])
+
+    def restore(self, state: np.ndarray) -> Obs:
+        """Puts a state (n,) of `state` back and returns its observation; what follows is bit-equal to what followed then."""
+        state = np.asarray(state, dtype=float)
+        sizes = [mujoco.mj_stateSize(self.model, _mujoco.STATE), *(len(arm.memory()) for arm in self.arms)]
+        sizes += [3 * len(self._placed), 4 * len(self._placed)]
+        if state.shape != (sum(sizes),):
+            raise ArrayMismatch(f"{self.task} state: want ({sum(sizes)},), got {state.shape}; is it another robot's or task's?")
+        physics, *rest = np.split(state, np.cumsum(sizes)[:-1])
+        *arms, positions, quats = rest
+        self.model.body_pos[self._placed] = positions.reshape(-1, 3)
+        self.model.body_quat[self._placed] = quats.reshape(-1, 4)
+        _mujoco.write_state(self.model, self.data, physics)
+        for arm, memory in zip(self.arms, arms, strict=True):
+            arm.remember(memory)
+        return self._observe()
+
+    def restore_legacy(self, row: np.ndarray) -> Obs:
+        """Puts a recorded robosuite state (1 + nq + nv,) = [time, qpos, qvel] back; controllers rest at the robot's home pose."""
+        row = np.asarray(row, dtype=float)
+        nq, nv = self.model.nq, self.model.nv
+        if row.shape != (1 + nq + nv,):
+            raise ArrayMismatch(f"{self.task} legacy state: want [time, qpos, qvel] ({1 + nq + nv},), got {row.shape}")
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.time, self.data.qpos[:], self.data.qvel[:] = row[0], row[1 : 1 + nq], row[1 + nq :]
+        mujoco.mj_forward(self.model, self.data)
+        for arm in self.arms:
+            still = np.zeros(len(arm.fingers) + 1)
+            arm.remember(np.concatenate([still, arm.robot.init_qpos]))
+        return self._observe()
+
+    def render(self, camera: str | None = None, size: int = 512) -> np.ndarray:
+        """Returns a picture (size, size, 3) uint8 from `camera` (default: the task's best view), drawn nicely."""
+        return self._renderer(size, _mujoco.NICE).draw(self.data, self._camera_name(camera or self._task.view))
+
+    def close(self) -> None:
+        """Frees renderers and simulator."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+        self.suite.close()
+
+    def versions(self) -> dict[str, str]:
+        """Returns the versions of physics and renderer."""
+        return {"mujoco": mujoco.__version__, "robosuite": robosuite.__version__, "gl": _mujoco.os.environ["MUJOCO_GL"]}
+
+    def eef_pose(self, arm: int = 0) -> np.ndarray:
+        """Returns world_from_eef (4, 4) [m] of the grip site between the fingertips."""
+        site = self.arms[arm].site
+        return geometry.pose(self.data.site_xpos[site], self.data.site_xmat[site].reshape(3, 3))
+
+    def object_poses(self) -> dict[str, np.ndarray]:
+        """Returns world_from_object (4, 4) [m] of every object of the task, by name."""
+        poses = {}
+        for thing in self._task.things:
+            part = getattr(self.data, thing.kind)(thing.mujoco_name)
+            poses[thing.name] = geometry.pose(part.xpos, part.xmat.reshape(3, 3))
+        return poses
+
+    def gripper_closed(self, arm: int = 0) -> bool:
+        """Returns whether the gripper's last command closes it."""
+        return self.arms[arm].command > 0
+
+    def gripper_opening(self, arm: int = 0) -> float:
+        """Returns the distance [m] between the middles of the two finger pads."""
+        left, right = self.arms[arm].pads
+        return float(np.linalg.norm(self.data.geom_xpos[left] - self.data.geom_xpos[right]))
+
+    def _within_limits(self, action: np.ndarray) -> np.ndarray:
+        blocks = action.reshape(len(self.arms), -1).copy()
+        if self.config.action == "osc_delta":
+            return np.clip(blocks, -1.0, 1.0).ravel()
+        blocks[:, -1] = np.clip(blocks[:, -1], -1.0, 1.0)
+        return blocks.ravel()
+
+    def _observe(self) -> Obs:
+        # The physics leaves positions one step behind the joints: bring them up to date.
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        obs: Obs = {}
+        for k in range(len(self.arms)):
+            world_from_eef, suffix = self.eef_pose(k), f"_{k}" if len(self.arms) > 1 else ""
+            obs[f"eef_pos{suffix}"] = world_from_eef[:3, 3].astype(np.float32)
+            obs[f"eef_rot6d{suffix}"] = geometry.rot6d_from_matrix(world_from_eef[:3, :3]).astype(np.float32)
+            obs[f"gripper{suffix}"] = np.array([self.gripper_opening(k)], np.float32)
+        parts = [np.concatenate([p[:3, 3], geometry.rot6d_from_matrix(p[:3, :3])]) for p in self.object_poses().values()]
+        obs["object"] = np.concatenate([*parts, self.data.qpos[self._joints]]).astype(np.float32)
+        look = _mujoco.FAST if self.config.fast_render else _mujoco.NICE
+        for name in self.config.cameras:
+            renderer = self._renderer(self.config.image_size, look)
+            obs[f"{name}_image"] = renderer.draw(self.data, self._camera_name(name))
+        return obs
+
+    def _spec(self) -> Spec:
+        obs = {}
+        for k in range(len(self.arms)):
+            suffix = f"_{k}" if len(self.arms) > 1 else ""
+            obs[f"eef_pos{suffix}"] = ArraySpec((3,), names=("x", "y", "z"), unit="m", frame="world")
+            obs[f"eef_rot6d{suffix}"] = ArraySpec((6,), names=ACTION_NAMES["pose_abs"][3:9], frame="world")
+            obs[f"gripper{suffix}"] = ArraySpec((1,), names=("opening",), unit="m")
+        poses = ACTION_NAMES["pose_abs"][:9]
+        names = [f"{thing.name}_{axis}" for thing in self._task.things for axis in poses] + list(self._task.joints)
+        obs["object"] = ArraySpec((len(names),), names=tuple(names), unit="m, rad", frame="world")
+        size = self.config.image_size
+        cameras = {}
+        for name in self.config.cameras:
+            obs[f"{name}_image"] = ArraySpec((size, size, 3), "uint8")
+            cameras[f"{name}_image"] = _mujoco.camera(self.model, self.data, self._camera_name(name), size)
+        block = ACTION_NAMES.get(self.config.action, (*[f"q{i}" for i in range(len(self.arms[0].qpos))], "gripper"))
+        if len(self.arms) > 1:
+            block = tuple(f"{name}_{k}" for k in range(len(self.arms)) for name in block)
+        action = ArraySpec((len(block),), names=block, frame="" if self.config.action == "joint_abs" else "world")
+        return Spec(obs, action, self.config.hz, cameras, codec=self.config.action)
+
+    def _camera_name(self, name: str) -> str:
+        return CAMERAS.get(name, name)
+
+    def _renderer(self, size: int, look: _mujoco.Look) -> _mujoco.Renderer:
+        if (size, look) not in self._renderers:
+            self._renderers[size, look] = _mujoco.Renderer(self.model, size, look)
+        return self._renderers[size, look]
+
+
+def _make_suite(task: Task, config: Body) -> Any:
+    """Returns robosuite's own environment, without its observations and renderer, its model built from the fixed seed."""
+    if PHYSICS_HZ % config.hz:
+        raise ConfigError(f"task {task.name}: hz: want a divisor of {PHYSICS_HZ}, got {config.hz:g}")
+    with _mujoco.seeded(MODEL_SEED):
+        return robosuite.make(
+            task.suite_name,
+            robots=[config.robot] * task.arms,
+            controller_configs=[_controllers(config)] * task.arms,
+            control_freq=config.hz,
+            use_camera_obs=False,
+            use_object_obs=False,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            renderer="mujoco",
+            ignore_done=True,
+            hard_reset=False,
+        )
+
+
+def _controllers(config: Body) -> Mapping[str, Any]:
+    controllers = load_composite_controller_config(robot=config.robot)
+    assert controllers is not None
+    arm = controllers["body_parts"]["right"]
+    if config.action == "pose_abs":
+        arm.update(input_type="absolute", input_ref_frame="world")
+    elif config.action == "joint_abs":
+        arm.update(type="JOINT_POSITION", input_type="absolute")
+    return controllers
