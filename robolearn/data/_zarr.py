@@ -1,0 +1,193 @@
+"""What the episode store needs of zarr: durable writes, chunk layouts of formats 2 and 3, text as bytes, errors with a place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+
+from robolearn.errors import DatasetError, nearest
+
+ENDS_CHUNK = 4096  # episodes
+FACT_CHUNK = 512  # episodes
+TEXT_CHUNK = 64  # bytes
+SHARD_ROWS = 128
+_CHUNK_BYTES = 64 * 1024
+
+# A chunk of zeros must be a file too: otherwise a lost chunk reads as zeros and nobody notices.
+zarr.config.set({"array.write_empty_chunks": True})
+
+
+class DurableStore(zarr.storage.LocalStore):
+    """A folder store whose every write is a temporary file, flushed to the disk, then renamed into place."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Writes one key durably: after it returns the value survives a power cut, before that the old value does."""
+        if not self._is_open:
+            await self._open()
+        self._check_writable()
+        await asyncio.to_thread(write_durably, self.root / key, value.to_bytes())
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """As `set`, for zarr's synchronous path."""
+        self._check_writable()
+        write_durably(self.root / key, value.to_bytes())
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replaces `path` by `content` such that a crash at any instant leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def open_group(path: Path, writable: bool = False) -> zarr.Group:
+    """Returns the group in a folder or .zip; DatasetError names the nearest path where there is none."""
+    if not path.exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DatasetError(f"{path}: no such dataset{nearest(path.name, beside)}")
+    try:
+        if path.is_file():
+            return _zip_group(path)
+        return zarr.open_group(DurableStore(path, read_only=not writable), mode="r+" if writable else "r")
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"{path}: want a zarr group with data/ and meta/episode_ends, got {_what_is(path)} ({type(error).__name__})"
+        ) from error
+
+
+def _zip_group(path: Path) -> zarr.Group:
+    store = zarr.storage.ZipStore(path, mode="r")
+    with contextlib.suppress(Exception):
+        return zarr.open_group(store, mode="r")
+    import zipfile
+
+    roots = sorted({name.split("/")[0] for name in zipfile.ZipFile(path).namelist() if "/" in name})
+    if not roots:
+        raise DatasetError(f"{path}: want a zipped zarr group, got a zip without one")
+    return zarr.open_group(store, path=roots[0], mode="r")
+
+
+def _what_is(path: Path) -> str:
+    if path.is_file():
+        return "a file"
+    names = sorted(p.name for p in path.iterdir())
+    return f"a folder with {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "an empty folder"
+
+
+def create_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, shard_rows: int = SHARD_ROWS) -> zarr.Array:
+    """Returns a new array (0, *shape) that grows along time: images one chunk a frame, vectors some tens of kB a chunk."""
+    image = dtype == "uint8" and len(shape) == 3
+    row_bytes = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    rows = 1 if image else int(np.clip(_CHUNK_BYTES // row_bytes, 1, 4096))
+    shuffle = "shuffle" if np.dtype(dtype).kind == "f" else "bitshuffle"
+    if group.metadata.zarr_format == 2:
+        codec = numcodecs.Blosc("zstd", 5, numcodecs.Blosc.SHUFFLE if shuffle == "shuffle" else numcodecs.Blosc.BITSHUFFLE)
+        return group.create_array(name, shape=(0, *shape), chunks=(rows, *shape), dtype=dtype, compressors=codec)
+    return group.create_array(
+        name,
+        shape=(0, *shape),
+        chunks=(rows, *shape),
+        shards=(shard_rows, *shape) if image and shard_rows > 1 else None,
+        dtype=dtype,
+        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle=shuffle), Crc32cCodec()),
+    )
+
+
+def create_ends(group: zarr.Group) -> zarr.Array:
+    """Returns a new, empty, uncompressed int64 array of episode ends: one raw chunk, so that one rename commits an episode."""
+    return group.create_array("meta/episode_ends", shape=(0,), chunks=(ENDS_CHUNK,), dtype="int64", compressors=None)
+
+
+def grown(array: zarr.Array, rows: int) -> zarr.Array:
+    """Returns a handle on `array` with `rows` rows whose shape is not on the disk yet."""
+    metadata = array.metadata.update_shape((rows, *array.shape[1:]))
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+
+
+def fact_array(meta: zarr.Group, name: str, value: np.ndarray) -> zarr.Array:
+    """Returns the array of one per-episode fact, made for `value` where it does not exist yet."""
+    if name in meta:
+        return meta[name]
+    array = meta.create_array(
+        name,
+        shape=(0, *value.shape),
+        chunks=(FACT_CHUNK, *[max(1, n) for n in value.shape]),
+        dtype=value.dtype,
+        compressors="auto",
+    )
+    if value.dtype == np.uint8:
+        array.attrs["encoding"] = "utf-8"
+    return array
+
+
+def encode_fact(value: Any) -> np.ndarray:
+    """Returns a fact as an array that every zarr reads: text as UTF-8 bytes padded with zeros, True as int8 1."""
+    if isinstance(value, str):
+        raw = value.encode()
+        return np.frombuffer(raw.ljust(-(-max(1, len(raw)) // TEXT_CHUNK) * TEXT_CHUNK, b"\0"), np.uint8)
+    if value is None:
+        return np.array(np.nan)
+    array = np.asarray(value)
+    kinds = {"b": "int8", "i": "int64", "u": "int64", "f": "float64"}
+    if array.dtype.kind not in kinds:
+        raise DatasetError(f"want a fact that is text, a number or an array of numbers, got {value!r}")
+    return array.astype(kinds[array.dtype.kind])
+
+
+def unknown_fact(dtype: np.dtype) -> float | int:
+    """Returns what stands for "not known" in a fact array: NaN, -1, or empty text."""
+    return np.nan if dtype.kind == "f" else 0 if dtype == np.uint8 else -1
+
+
+def decode_text(rows: np.ndarray) -> np.ndarray:
+    """Returns (n,) strings of (n, width) zero-padded UTF-8 bytes."""
+    return np.array([bytes(row).rstrip(b"\0").decode() for row in rows], dtype=np.str_) if len(rows) else np.zeros(0, "U1")
+
+
+def missing_chunks(array: zarr.Array) -> int:
+    """Returns how many chunks (shards) that the array's shape promises are not in the store."""
+    return int(array._nshards - array.nchunks_initialized) if array.shape[0] else 0
+
+
+def read_rows(array: zarr.Array, start: int, stop: int | None, where: str) -> np.ndarray:
+    """Returns array[start:stop]; DatasetError names key and chunk where one is truncated, corrupt or unreadable."""
+    stop = array.shape[0] if stop is None else stop
+    try:
+        return np.asarray(array[start:stop])
+    except Exception as error:
+        step = array.shards[0] if array.shards else array.chunks[0]
+        for row in range(start - start % step, stop, step):
+            try:
+                array[max(row, start) : min(row + step, stop)]
+            except Exception as inner:
+                what = str(inner).splitlines()[0][:120] if str(inner) else type(inner).__name__
+                raise DatasetError(
+                    f"{where}: chunk {row // step} (rows {row} to {min(row + step, array.shape[0]) - 1}) is truncated or corrupt "
+                    f"({what}); restore it from a copy, or record these episodes again"
+                ) from error
+        raise DatasetError(f"{where}: rows {start} to {stop - 1} cannot be read ({error})") from error

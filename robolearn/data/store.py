@@ -1,0 +1,244 @@
+"""The episode store NAME.zarr: regular rows, episodes end to end, readable by everything that reads a ReplayBuffer.
+
+    data/<key>             (steps, ...)   row k: the observation at t_k and the action computed from it
+    meta/episode_ends      (episodes,)    int64, uncompressed: episode i = rows [ends[i-1], ends[i])
+    meta/episode_<fact>    (episodes,...) what is known of each episode: seed, source, success, ...
+    attributes                            what is true of all: schema version, hz, keys with units, frames and names, ...
+
+An episode exists from the instant in which its end is renamed into place; everything before that is invisible.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import zarr
+
+from robolearn.core import ArraySpec, Spec
+from robolearn.data import _zarr
+from robolearn.errors import AlreadyExists, DatasetError, nearest
+
+SCHEMA = 1
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_RESERVED = ("schema", "task", "env", "spec", "extra", "hz", "keys")
+
+
+class EpisodeSet:
+    """A set of episodes on disk, open for reading, or for reading and appending.
+
+    path; attrs: the attributes as stored; spec: None for a set of another program; task; env: overrides that rebuild
+    the body with sim_envs; hz: None where unknown; keys: every array, "action" included; episode_ends: int64 (episodes,).
+    """
+
+    def __init__(self, path: str | Path, group: zarr.Group) -> None:
+        self.path = Path(path)
+        self._group = group
+        self.attrs: dict[str, Any] = dict(group.attrs)
+        if self.attrs.get("schema", SCHEMA) > SCHEMA:
+            raise DatasetError(f"{path}: schema version {self.attrs['schema']}, this robolearn reads up to {SCHEMA}; upgrade it")
+        self._arrays = self._find_arrays()
+        self.spec = Spec.from_json(self.attrs["spec"]) if "spec" in self.attrs else None
+        self.task: str | None = self.attrs.get("task")
+        self.env: dict[str, Any] = dict(self.attrs.get("env", {}))
+        self.hz: float | None = self.spec.hz if self.spec else None
+        self.keys = self._find_keys()
+        self._ends_on_disk = np.asarray(_zarr.read_rows(group["meta/episode_ends"], 0, None, f"{path}: meta/episode_ends"))
+        self.episode_ends = _valid_prefix(self._ends_on_disk, min(a.shape[0] for a in self._arrays.values()))
+
+    @classmethod
+    def open(cls, path: str | Path, writable: bool = False) -> EpisodeSet:
+        """Returns the set in a folder (or, for reading, a .zip); DatasetError where it is missing or no such set."""
+        return cls(path, _zarr.open_group(Path(path), writable))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        spec: Spec,
+        *,
+        task: str,
+        env: Mapping[str, Any],
+        meta: Mapping[str, Any] = _NONE,
+        extra: Mapping[str, ArraySpec] = _NONE,
+        zarr_format: int = 3,
+        overwrite: bool = False,
+        shard_rows: int = _zarr.SHARD_ROWS,
+    ) -> EpisodeSet:
+        """Returns a new, empty set for rows of `spec` (and arrays `extra`), open for appending.
+
+        meta: further attributes (robot, versions, licence, ...); zarr_format 2 is for interchange; shard_rows: frames a
+        file of an image key (format 3 only).
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise AlreadyExists(path, "dataset")
+        clash = sorted(set(meta) & set(_RESERVED)) + sorted(set(extra) & {*spec.obs, "action"})
+        if clash:
+            raise DatasetError(f"{path}: '{clash[0]}' is taken already and cannot be given as meta or extra")
+        if path.exists():
+            shutil.rmtree(path)
+        keys = {**spec.obs, "action": spec.action, **extra}
+        group = zarr.create_group(_zarr.DurableStore(path), zarr_format=zarr_format)
+        group.create_group("data")
+        group.create_group("meta")
+        for key, array in keys.items():
+            _zarr.create_rows(group, f"data/{key}", array.shape, array.dtype, shard_rows)
+        _zarr.create_ends(group)
+        group.attrs.update(
+            {
+                "schema": SCHEMA,
+                "task": task,
+                "env": dict(env),
+                "hz": spec.hz,
+                "keys": {key: array.to_json() for key, array in keys.items()},
+                "spec": spec.to_json(),
+                "versions": {name: importlib.metadata.version(name) for name in ("robolearn", "zarr", "numpy")},
+                **meta,
+            }
+        )
+        return cls.open(path, writable=True)
+
+    @property
+    def n_episodes(self) -> int:
+        """Number of complete episodes."""
+        return len(self.episode_ends)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of rows that belong to complete episodes."""
+        return int(self.episode_ends[-1]) if self.n_episodes else 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found and left out when the set was opened: rows of an append that did not come to its end."""
+        rows = max(a.shape[0] for a in self._arrays.values()) - self.n_steps
+        ends = len(self._ends_on_disk) - self.n_episodes
+        found = [f"{rows} rows after the last episode (an append that was cut off)"] if rows else []
+        return tuple(found + ([f"{ends} episode ends that point outside the arrays or do not rise"] if ends else []))
+
+    def array(self, key: str) -> zarr.Array:
+        """Returns the zarr array of one key, for readers that go through it in chunks."""
+        if key not in self._arrays:
+            raise DatasetError(f"{self.path}: no key '{key}'{nearest(key, self._arrays)}")
+        return self._arrays[key]
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """Returns rows [start, stop) of one key, by default all; DatasetError names key and chunk of what is broken."""
+        start, stop, _ = slice(start, stop).indices(self.n_steps)
+        return _zarr.read_rows(self.array(key), start, max(start, stop), f"{self.path}: {key}")
+
+    def episode(self, index: int) -> dict[str, np.ndarray]:
+        """Returns all arrays of one episode, by key."""
+        start, stop = self.span(index)
+        return {key: self.read(key, start, stop) for key in self.keys}
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Returns (first row, row after the last) of one episode."""
+        if not 0 <= index < self.n_episodes:
+            raise DatasetError(f"{self.path}: no episode {index}, the set has {self.n_episodes}")
+        return int(self.episode_ends[index - 1]) if index else 0, int(self.episode_ends[index])
+
+    def facts(self) -> tuple[str, ...]:
+        """Returns the names of the per-episode facts."""
+        names = (n.removeprefix("episode_") for n in self._group["meta"].array_keys() if n.startswith("episode_"))
+        return tuple(sorted(name for name in names if name != "ends"))
+
+    def episode_field(self, name: str) -> np.ndarray | None:
+        """Returns one fact of every episode (text as str; not known: "", -1 or NaN), None where the set has no such fact."""
+        if name not in self.facts():
+            return None
+        array = self._group[f"meta/episode_{name}"]
+        rows = _zarr.read_rows(array, 0, self.n_episodes, f"{self.path}: meta/episode_{name}")
+        if len(rows) < self.n_episodes:
+            rest = np.full((self.n_episodes - len(rows), *rows.shape[1:]), _zarr.unknown_fact(rows.dtype), rows.dtype)
+            rows = np.concatenate([rows, rest])
+        return _zarr.decode_text(rows) if array.attrs.get("encoding") == "utf-8" else rows
+
+    def append(self, data: Mapping[str, np.ndarray], **facts: Any) -> int:
+        """Adds one episode of equally long arrays with its facts and returns its index; all of it or, after a crash, none.
+
+        The order, each a durable write: rows, shapes of the rows, facts, the ends, the shape of the ends.
+        """
+        rows = self._checked(data)
+        start, index = self.n_steps, self.n_episodes
+        stop = start + len(rows["action"])
+        for key, value in rows.items():
+            _zarr.grown(self._arrays[key], stop)[start:stop] = value
+        for array in self._arrays.values():
+            array.resize((stop, *array.shape[1:]))
+        for name, fact in facts.items():
+            self._write_fact(name, fact, index)
+        ends = self._group["meta/episode_ends"]
+        _zarr.grown(ends, index + 1)[index:] = np.array([stop], np.int64)
+        ends.resize((index + 1,))
+        self.episode_ends = np.append(self.episode_ends, np.int64(stop))
+        self._ends_on_disk = self.episode_ends
+        return index
+
+    def _checked(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns `data` in the stored dtypes; DatasetError names the key that does not fit."""
+        where = f"{self.path}: append"
+        for key in data:
+            if key not in self.keys:
+                raise DatasetError(f"{where}: unknown key '{key}'{nearest(key, self.keys)}")
+        rows: dict[str, np.ndarray] = {}
+        for key, want in self.keys.items():
+            if key not in data:
+                raise DatasetError(f"{where}: key '{key}' is missing (given: {', '.join(data)})")
+            value = np.asarray(data[key])
+            if value.shape[1:] != want.shape or value.ndim == 0:
+                raise DatasetError(f"{where}: {key}: want rows of {want.dtype}{want.shape}, got {value.dtype}{value.shape[1:]}")
+            if value.dtype != np.dtype(want.dtype) and not np.can_cast(value.dtype, want.dtype, "same_kind"):
+                raise DatasetError(f"{where}: {key}: want {want.dtype}, got {value.dtype}")
+            rows[key] = value.astype(want.dtype, copy=False)
+            if rows[key].dtype.kind == "f" and not np.isfinite(rows[key]).all():
+                row = int(np.argwhere(~np.isfinite(rows[key]))[0][0])
+                raise DatasetError(f"{where}: {key}: NaN or infinity in row {row} of the episode")
+        lengths = {key: len(value) for key, value in rows.items()}
+        if len(set(lengths.values())) != 1 or not all(lengths.values()):
+            raise DatasetError(f"{where}: want arrays of one length above 0, got {lengths}")
+        return rows
+
+    def _write_fact(self, name: str, fact: Any, index: int) -> None:
+        value = _zarr.encode_fact(fact)
+        array = _zarr.fact_array(self._group["meta"], f"episode_{name}", value)
+        wide = tuple(np.maximum(array.shape[1:], value.shape)) if array.dtype == np.uint8 == value.dtype else array.shape[1:]
+        if array.dtype.kind == "i" and value.dtype.kind == "f" and np.isnan(value).all():
+            value = np.full(array.shape[1:], _zarr.unknown_fact(array.dtype), array.dtype)
+        if value.ndim != len(wide) or (array.dtype != np.uint8 and value.shape != wide):
+            raise DatasetError(f"{self.path}: append: fact '{name}' has shape {array.shape[1:]} so far, got {value.shape}")
+        known = min(array.shape[0], index)
+        array.resize((index + 1, *wide))
+        block = np.full((index + 1 - known, *wide), _zarr.unknown_fact(array.dtype), array.dtype)
+        block[(-1, *[slice(0, n) for n in value.shape])] = value
+        array[known:] = block
+
+    def _find_arrays(self) -> dict[str, zarr.Array]:
+        want = "want a zarr group with data/ and meta/episode_ends"
+        if "data" not in self._group or "meta/episode_ends" not in self._group:
+            raise DatasetError(f"{self.path}: {want}, got {', '.join(sorted(self._group.keys())) or 'nothing'}")
+        arrays = dict(self._group["data"].arrays())
+        if not arrays:
+            raise DatasetError(f"{self.path}: {want}, got an empty data/")
+        lost = [key for key in self.attrs.get("keys", ()) if key not in arrays]
+        if lost:
+            raise DatasetError(f"{self.path}: key '{lost[0]}' is declared but its array is missing")
+        return arrays
+
+    def _find_keys(self) -> dict[str, ArraySpec]:
+        if "keys" in self.attrs:
+            return {key: ArraySpec.from_json(values) for key, values in self.attrs["keys"].items()}
+        return {key: ArraySpec(tuple(a.shape[1:]), str(a.dtype)) for key, a in self._arrays.items()}
+
+
+def _valid_prefix(ends: np.ndarray, rows: int) -> np.ndarray:
+    """Returns the longest prefix of `ends` that rises strictly from above 0 and stays within `rows`."""
+    ends = ends.astype(np.int64)
+    good = (np.diff(ends, prepend=0) > 0) & (ends <= rows)
+    return ends[: len(ends) if good.all() else int(np.argmin(good))]

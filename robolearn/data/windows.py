@@ -1,0 +1,119 @@
+"""Training samples: windows of consecutive steps of one episode, cut by index arithmetic, edges repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robolearn.core import ArraySpec
+from robolearn.data.images import is_image, load_frames
+from robolearn.data.store import EpisodeSet
+from robolearn.errors import DatasetError, nearest
+
+
+def split_episodes(n: int, val_ratio: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (train, validation) episode indices, each rising; at least one of each where val_ratio > 0 and n > 1."""
+    if not 0.0 <= val_ratio < 1.0:
+        raise DatasetError(f"val_ratio: want 0 <= share < 1, got {val_ratio}")
+    n_val = 0 if val_ratio == 0.0 or n < 2 else min(max(1, round(n * val_ratio)), n - 1)
+    chosen = np.random.default_rng(seed).permutation(n)[:n_val]
+    is_val = np.zeros(n, bool)
+    is_val[chosen] = True
+    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
+
+
+class Windows:
+    """All windows of a set: vectors in memory, images in a memory map, nothing decoded per sample.
+
+    A window stands at time t of an episode. Its observations are those of t-(n_obs_steps-1) ... t, token h of its action
+    is time t-(n_obs_steps-1)+h. t runs from 0 until `pad_after` tokens lie beyond the episode's end. keys: ArraySpec of
+    every key as `batch` gives it (vectors float32, images uint8).
+    """
+
+    def __init__(
+        self,
+        dataset: EpisodeSet,
+        obs: Sequence[str],
+        n_obs_steps: int = 2,
+        horizon: int = 16,
+        pad_after: int = 7,
+        episodes: Sequence[int] | np.ndarray | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        if n_obs_steps < 1 or horizon < n_obs_steps or not 0 <= pad_after < horizon:
+            raise DatasetError(
+                f"windows: want 1 <= n_obs_steps <= horizon and 0 <= pad_after < horizon, "
+                f"got n_obs_steps {n_obs_steps}, horizon {horizon}, pad_after {pad_after}"
+            )
+        for key in (*obs, "action"):
+            if key not in dataset.keys:
+                raise DatasetError(f"{dataset.path}: no key '{key}'{nearest(key, dataset.keys)}")
+        self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
+        self.obs_keys = tuple(obs)
+        self.episodes = np.arange(dataset.n_episodes) if episodes is None else np.asarray(episodes, np.int64)
+        if not len(self.episodes):
+            raise DatasetError(f"{dataset.path}: want windows of at least one episode, got none")
+        self._arrays = {key: _load(dataset, key, cache) for key in (*obs, "action")}
+        self.keys: dict[str, ArraySpec] = {
+            key: ArraySpec(
+                tuple(a.shape[1:]), str(a.dtype), dataset.keys[key].names, dataset.keys[key].unit, dataset.keys[key].frame
+            )
+            for key, a in self._arrays.items()
+        }
+        self._first, self._low, self._high, self._episode = self._index(dataset)
+
+    def _index(self, dataset: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns per window: row of its token 0 (it may lie before the episode), the episode's bounds and index."""
+        parts = []
+        for episode in self.episodes:
+            low, high = dataset.span(int(episode))
+            last = max(low, high - self.horizon + self.pad_after + self.n_obs_steps - 1)
+            now = np.arange(low, min(last, high - 1) + 1)
+            parts.append(
+                (now - (self.n_obs_steps - 1), np.full(len(now), low), np.full(len(now), high), np.full(len(now), episode))
+            )
+        first, low, high, episode = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return first, low, high, episode
+
+    def __len__(self) -> int:
+        """Returns the number of windows."""
+        return len(self._first)
+
+    def episode_of(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the episode index of each window."""
+        return self._episode[indices]
+
+    def batch(self, indices: np.ndarray) -> dict:
+        """Returns obs {key: (B, n_obs_steps, ...)}, action (B, horizon, n) and is_pad (B, horizon) of the windows `indices`."""
+        indices = np.asarray(indices)
+        low, high = self._low[indices, None], self._high[indices, None]
+        rows = self._first[indices, None] + np.arange(self.horizon)
+        inside = np.clip(rows, low, high - 1)
+        seen = inside[:, : self.n_obs_steps]
+        return {
+            "obs": {key: np.take(self._arrays[key], seen, axis=0) for key in self.obs_keys},
+            "action": np.take(self._arrays["action"], inside, axis=0),
+            "is_pad": inside != rows,
+        }
+
+    def bytes_in_memory(self) -> int:
+        """Returns how many bytes of memory the arrays take (memory maps count nothing)."""
+        return sum(a.nbytes for a in self._arrays.values() if not isinstance(a, np.memmap))
+
+
+def _load(dataset: EpisodeSet, key: str, cache: Path | None) -> np.ndarray:
+    """Returns a whole key: images from the frame cache, vectors as finite float32."""
+    if is_image(dataset.keys[key]):
+        return load_frames(dataset, key, cache)
+    values = dataset.read(key)
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        episode = int(np.searchsorted(dataset.episode_ends, row, side="right"))
+        step = row - dataset.span(episode)[0]
+        raise DatasetError(
+            f"{dataset.path}: {key}: NaN or infinity in episode {episode}, row {step} (row {row} of the set); "
+            f"`robolearn data check {dataset.path}` lists all"
+        )
+    return np.ascontiguousarray(values, dtype=np.float32)
