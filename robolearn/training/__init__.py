@@ -1,1 +1,1 @@
-"""The trainer: one flat function, EMA, checkpoints."""
+"""The trainer: one flat function, EMA, checkpoints, the loader."""

@@ -1,0 +1,83 @@
+"""Train a policy on a dataset: `robolearn train pusht_flow --dataset.path data/demos/pusht.zarr --out data/runs/x`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from robolearn.core import Spec
+from robolearn.data.store import EpisodeSet
+from robolearn.errors import BadInput, SpecMismatch
+from robolearn.training import settings
+from robolearn.training.settings import TrainConfig
+from sim_envs import _base as bodies
+
+CONFIGS = "train"
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """What to train (a shipped config or a YAML file), and any of its fields as a flag."""
+
+    resume: bool = False
+    """Go on with the run in --out where it stopped."""
+    overwrite: bool = False
+    """Delete the run in --out first."""
+
+
+def load(path: Path) -> Config:
+    """Returns the config of a YAML file."""
+    values = settings.load(path)
+    return Config(**{f.name: getattr(values, f.name) for f in dataclasses.fields(values)})
+
+
+def run(cfg: Config) -> int:
+    """Trains; prints the run folder."""
+    from robolearn.training.trainer import train
+
+    plain = TrainConfig(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(TrainConfig)})
+    if not cfg.dataset.path:
+        raise BadInput("train: no dataset; give --dataset.path")
+    dataset = EpisodeSet.open(cfg.dataset.path)
+    plain, spec = fit_task(plain, dataset)
+    folder = train(plain, dataset, spec, resume=cfg.resume, overwrite=cfg.overwrite)
+    print(f"{folder}: trained {cfg.steps} steps; evaluate with: robolearn eval {folder}", file=sys.stderr)
+    return 0
+
+
+def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
+    """Returns the config with task and env filled from the dataset, and the spec to train for.
+
+    Where a task is known, its body is made once, so that a dataset that does not fit it is refused before the training.
+    """
+    task, env = cfg.task or dataset.task or "", cfg.env or dict(dataset.env or {})
+    cfg = dataclasses.replace(cfg, task=task, env=env)
+    if not task:
+        if dataset.spec is None:
+            raise BadInput(f"{dataset.path}: says neither spec nor task; give --task")
+        return cfg, dataset.spec
+    images = [key for key in cfg.policy.obs if key in dataset.keys and len(dataset.keys[key].shape) == 3]
+    body = bodies.make(task, env | ({"cameras": images} if images and "cameras" not in env else {}))
+    try:
+        spec = body.spec
+    finally:
+        body.close()
+    check_fit(spec, dataset, cfg)
+    return cfg, spec
+
+
+def check_fit(spec: Spec, dataset: EpisodeSet, cfg: TrainConfig) -> None:
+    """Raises SpecMismatch where the dataset's arrays are not those of the task's body."""
+    who = f"{dataset.path} (task {cfg.task})"
+    have = dataset.keys
+    if "action" not in have or have["action"].shape != spec.action.shape:
+        got = have["action"].shape if "action" in have else "none"
+        raise SpecMismatch(f"{who}: action has shape {got}, the task takes {spec.action.shape}")
+    for key in cfg.policy.obs:
+        spec.select((key,))
+        if key not in have:
+            raise SpecMismatch(f"{who}: holds no observation '{key}' (holds: {', '.join(have)})")
+        if have[key].shape != spec.obs[key].shape:
+            raise SpecMismatch(f"{who}: observation '{key}' has shape {have[key].shape}, the task shows {spec.obs[key].shape}")

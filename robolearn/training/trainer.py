@@ -1,0 +1,355 @@
+"""The training loop, top to bottom: batch, loss, backward, clip, step, average, log, validate, save.
+
+A resumed run equals an uninterrupted one bit for bit on the CPU: weights, optimiser, average, learning rate, both random
+generators and the place in the data are in the checkpoint. N processes (torchrun, accelerate launch) compute what one
+process computes on the same global batch: each takes its rows of the same batch and of the same noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from tqdm import tqdm
+
+from robolearn import config
+from robolearn.core import Spec
+from robolearn.data.normalize import Normalizer
+from robolearn.data.stats import compute_stats
+from robolearn.data.store import EpisodeSet
+from robolearn.data.windows import Windows, split_episodes
+from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
+from robolearn.policies._base import Batch, Draws, PolicyNet
+from robolearn.training import checkpoint, precision
+from robolearn.training.loader import Loader
+from robolearn.training.logs import Logs
+from robolearn.training.settings import TrainConfig
+
+_MAY_CHANGE = {"steps", "log_every", "val_every", "save_every", "keep_best", "tensorboard", "wandb", "threads", "device"}
+_VAL_WINDOWS = 256
+
+
+def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Trains the policy of `cfg` on `dataset` and returns the run folder.
+
+    spec: of the body; its observations that the policy reads are selected here. Raises TrainingDiverged when the loss is
+    not finite (the last good checkpoint stays), AlreadyExists where the run folder exists.
+    """
+    accelerator = Accelerator(cpu=cfg.device == "cpu")
+    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    run = Path(cfg.out)
+    cfg = open_run(run, cfg, resume, overwrite) if main else cfg
+    accelerator.wait_for_everyone()
+    device = accelerator.device if world > 1 or cfg.device == "auto" else torch.device(cfg.device)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    if cfg.batch_size % (world * cfg.accumulate):
+        raise ConfigError(f"batch_size {cfg.batch_size} does not divide by {world} processes x {cfg.accumulate} parts")
+
+    spec = policy_spec(cfg, spec)
+    windows, val_windows = make_windows(cfg, dataset, spec)
+    keys = (*spec.obs, *spec.goal, "action")
+    stats = compute_stats(dataset, keys, episodes=windows.episodes)
+    normalizer = Normalizer.fit(stats, cfg.dataset.normalize)
+    loader = Loader(windows, cfg.batch_size, cfg.seed, workers=cfg.dataset.workers)
+
+    torch.manual_seed(cfg.seed)
+    net = checkpoint.make_net(cfg, spec).to(device)
+    optimizer = torch.optim.AdamW(groups(net, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, fused=True)
+    schedule = get_cosine_schedule_with_warmup(optimizer, cfg.warmup, cfg.steps)
+    ema = EMAModel(net.parameters(), decay=cfg.ema_max, use_ema_warmup=True, power=cfg.ema_power) if cfg.ema else None
+    generator = torch.Generator(device).manual_seed(cfg.seed)
+    scale = Scale(normalizer, spec, device)
+
+    first = 0
+    if resume and (run / "checkpoints" / "last").exists():
+        first = restore(checkpoint.resolve(run), net, optimizer, schedule, ema, generator, loader)
+    if cfg.precision == "auto":
+        sample = scale(_first_rows(windows, cfg.batch_size // world // cfg.accumulate))
+        chosen = precision.pick(net, lambda: net(sample, None, Draws(torch.Generator(device).manual_seed(0)))[0], device)
+        cfg = dataclasses.replace(cfg, precision=chosen)
+    if main:
+        (run / "config.yaml").write_text(config.to_yaml(cfg))
+    if "compile" in cfg.precision:
+        precision.compile_parts(net)
+    model = accelerator.prepare(net) if world > 1 else net
+    logs = Logs(run, cfg, first) if main else None
+    draws, rows = Draws(generator, rank, world), cfg.batch_size // world // cfg.accumulate
+
+    def save(step: int) -> None:
+        if main:
+            state, progress = snapshot(net, optimizer, schedule, ema, generator, loader, step)
+            folder = run / "checkpoints" / f"step_{step:07d}"
+            checkpoint.save(
+                folder, weights=averaged(net, ema), cfg=cfg, spec=spec, normalizer=normalizer, state=state, progress=progress
+            )
+            checkpoint.point(run, "last", folder)
+            logs.keep_best(run, cfg.keep_best)
+
+    step, saved, batches = first, first, iter(loader)
+    meter = Meter(rows * world * cfg.accumulate)
+    try:
+        for step in tqdm(range(first + 1, cfg.steps + 1), initial=first, total=cfg.steps, disable=None if main else True):
+            batch = scale(next(batches))
+            meter.data()
+            for part in range(cfg.accumulate):
+                begin = (part * world + rank) * rows
+                piece = _rows(batch, begin, begin + rows)
+                with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in cfg.precision):
+                    loss, _ = model(piece, None, draws)
+                accelerator.backward(loss / cfg.accumulate)
+                meter.add(loss)
+            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), cfg.clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            if ema is not None:
+                ema.step(net.parameters())
+            meter.step()
+
+            if step % cfg.log_every == 0 or step == cfg.steps:
+                row = meter.read(accelerator) | {"grad_norm": float(norm), "lr": rate}
+                if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
+                    raise TrainingDiverged(diverged(step, row["loss"], run, saved))
+                if main:
+                    logs.write(step, row)
+            if len(val_windows) and main and (step % cfg.val_every == 0 or step == cfg.steps):
+                logs.write(step, validate(net, ema, scale, val_windows, normalizer, cfg.seed))
+            if step % cfg.save_every == 0 or step == cfg.steps:
+                _refuse_bad_weights(net, step, run, saved)
+                save(step)
+                saved = step
+    except KeyboardInterrupt:
+        if step > saved:
+            save(step - 1 if meter.inside else step)
+        raise
+    finally:
+        if logs is not None:
+            logs.close()
+    return run
+
+
+def open_run(run: Path, cfg: TrainConfig, resume: bool, overwrite: bool) -> TrainConfig:
+    """Makes the run folder, or refuses it; returns the config, with the stored precision when a run is resumed."""
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite exclude each other")
+    if run.exists() and overwrite:
+        shutil.rmtree(run)
+    if run.exists() and not resume:
+        raise AlreadyExists(run, "run folder", resume=True)
+    if resume and (run / "config.yaml").exists():
+        old, new = config.to_mapping(checkpoint.read_config(run)), config.to_mapping(cfg)
+        if new["precision"] == "auto":
+            cfg = dataclasses.replace(cfg, precision=old["precision"])
+            new["precision"] = old["precision"]
+        changed = [key for key in new if key not in _MAY_CHANGE and new[key] != old.get(key)]
+        if changed:
+            key = changed[0]
+            raise ConfigError(f"{run}: --resume cannot change '{key}' from {old.get(key)} to {new[key]}; start a new --out")
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return cfg
+
+
+def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
+    """Returns what the policy reads and gives: the config's observation keys, or all that are no images."""
+    keys = cfg.policy.obs or tuple(key for key, array in spec.obs.items() if not array.is_image)
+    cameras = {key: camera for key, camera in spec.cameras.items() if key in keys}
+    return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, cameras=cameras)
+
+
+def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Windows, Windows]:
+    """Returns training and validation windows, split by episode."""
+    train_ids, val_ids = split_episodes(dataset.n_episodes, cfg.dataset.val_ratio, cfg.seed)
+    if cfg.dataset.max_episodes:
+        order = torch.randperm(len(train_ids), generator=torch.Generator().manual_seed(cfg.seed))
+        train_ids = sorted(train_ids[int(i)] for i in order[: cfg.dataset.max_episodes])
+    p = cfg.policy
+    shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
+    return Windows(dataset, episodes=train_ids, **shape), Windows(dataset, episodes=val_ids, **shape)
+
+
+def groups(net: PolicyNet, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns optimiser groups: matrices decay, vectors (biases, norms, positions) do not; every parameter is in one."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+class Scale:
+    """Turns a loader's raw batch into a normalised `Batch` on the device; images pass as uint8."""
+
+    def __init__(self, normalizer: Normalizer, spec: Spec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self.affine = {
+            key: (torch.from_numpy(normalizer.scale[key]).to(device), torch.from_numpy(normalizer.offset[key]).to(device))
+            for key in normalizer.scale
+        }
+
+    def __call__(self, raw: Mapping[str, Any]) -> Batch:
+        obs = {key: self._one(key, raw["obs"][key]) for key in self.spec.obs}
+        goal = {key: self._one(key, raw["obs"][key])[:, -1] for key in self.spec.goal}
+        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal)
+
+    def _one(self, key: str, array: Any) -> Tensor:
+        tensor = torch.as_tensor(array).to(self.device, non_blocking=True)
+        if key not in self.affine:
+            return tensor
+        scale, offset = self.affine[key]
+        return tensor * scale + offset
+
+
+class Meter:
+    """Sums the loss on the device and the seconds spent on data and on steps, between two reads."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self.inside = batch_size, False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.loss: Tensor | None = None
+        self.parts = self.steps = 0
+        self.data_s = self.step_s = 0.0
+        self.mark = time.perf_counter()
+
+    def data(self) -> None:
+        """The batch has arrived."""
+        self.inside, now = True, time.perf_counter()
+        self.data_s, self.mark = self.data_s + now - self.mark, now
+
+    def add(self, loss: Tensor) -> None:
+        """One part's loss."""
+        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
+        self.parts += 1
+
+    def step(self) -> None:
+        """The optimiser step is done."""
+        self.inside, now = False, time.perf_counter()
+        self.step_s, self.mark, self.steps = self.step_s + now - self.mark, now, self.steps + 1
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Returns mean loss over all processes, samples/s, data and step seconds of one step; starts anew."""
+        assert self.loss is not None
+        loss = accelerator.reduce(self.loss / self.parts, "mean") if accelerator.num_processes > 1 else self.loss / self.parts
+        row = {
+            "loss": float(loss),
+            "samples_per_s": self.batch_size * self.steps / max(self.data_s + self.step_s, 1e-9),
+            "data_s": self.data_s / self.steps,
+            "step_s": self.step_s / self.steps,
+        }
+        self._clear()
+        return row
+
+
+def validate(
+    net: PolicyNet, ema: EMAModel | None, scale: Scale, windows: Windows, normalizer: Normalizer, seed: int
+) -> dict[str, float]:
+    """Returns the loss and the mean squared action error (normalised) of the averaged weights on fixed held-out windows."""
+    batch = scale(_first_rows(windows, _VAL_WINDOWS))
+    generator = torch.Generator(batch.action.device).manual_seed(seed)
+    draws = Draws(generator)
+    if ema is not None:
+        ema.store(net.parameters())
+        ema.copy_to(net.parameters())
+    net.eval()
+    with torch.inference_mode():
+        loss, _ = net.loss(batch, None, rng=draws)
+        _, context = net.remember(None, net.encode(batch.obs), torch.ones(len(batch), dtype=torch.bool))
+        context = net.with_goal(context, batch.goal, context.new_ones(len(batch)))
+        noise = draws.normal((net.noise_draws() or 1, len(batch), net.config.horizon, net.action_dim))
+        error = (net.sample(context, noise) - batch.action).square().mean()
+    net.train()
+    if ema is not None:
+        ema.restore(net.parameters())
+    return {"val_loss": float(loss), "val_action_mse": float(error)}
+
+
+def averaged(net: PolicyNet, ema: EMAModel | None) -> dict[str, Tensor]:
+    """Returns the weights to evaluate: the moving average where there is one, buffers as they are."""
+    weights = dict(net.state_dict())
+    if ema is not None:
+        weights |= {name: shadow for (name, _), shadow in zip(net.named_parameters(), ema.shadow_params, strict=True)}
+    return weights
+
+
+def snapshot(
+    net: PolicyNet, optimizer: Any, schedule: Any, ema: EMAModel | None, generator: torch.Generator, loader: Loader, step: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns everything that a resumed run needs, as tensors and plain values."""
+    state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    state |= {"rng.torch": torch.get_rng_state(), "rng.loss": generator.get_state()}
+    if generator.device.type == "cuda":
+        state["rng.cuda"] = torch.cuda.get_rng_state(generator.device)
+    if ema is not None:
+        state |= {f"ema.{i}": shadow for i, shadow in enumerate(ema.shadow_params)}
+    progress = {"step": step, "loader": loader.state(), "ema_steps": ema.optimization_step if ema else 0}
+    return state, progress | {"schedule": schedule.last_epoch}
+
+
+def restore(
+    folder: Path, net: PolicyNet, optimizer: Any, schedule: Any, ema: EMAModel | None, generator: torch.Generator, loader: Loader
+) -> int:
+    """Puts everything of `snapshot` back and returns the step."""
+    state = checkpoint.read_tensors(folder / "state.safetensors")
+    progress = json.loads((folder / "state.json").read_text())
+    named: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "rng": {}, "ema": {}}
+    for key, value in state.items():
+        kind, name = key.split(".", 1)
+        named[kind][name] = value
+    checkpoint.load_weights(net, named["net"], folder)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in named["optimizer"].items():
+        i, name = key.split(".", 1)
+        moments.setdefault(int(i), {})[name] = value
+    schedule.last_epoch = progress["schedule"]
+    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(progress["schedule"])
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    if ema is not None:
+        ema.shadow_params = [named["ema"][str(i)].to(p.device) for i, p in enumerate(net.parameters())]
+        ema.optimization_step = progress["ema_steps"]
+    torch.set_rng_state(named["rng"]["torch"])
+    generator.set_state(named["rng"]["loss"])
+    if "cuda" in named["rng"]:
+        torch.cuda.set_rng_state(named["rng"]["cuda"], generator.device)
+    loader.restore(progress["loader"])
+    return int(progress["step"])
+
+
+def diverged(step: int, loss: float, run: Path, saved: int) -> str:
+    """Returns the message for a loss that is not a number."""
+    kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint had been written yet"
+    return f"{run}: the loss is {loss} at step {step}; {kept}. Try a lower --lr, or `robolearn data check` on the dataset"
+
+
+def _refuse_bad_weights(net: PolicyNet, step: int, run: Path, saved: int) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+        raise TrainingDiverged(diverged(step, math.nan, run, saved))
+
+
+def _first_rows(windows: Windows, n: int) -> dict[str, Any]:
+    """Returns the batch of `n` windows spread evenly over all (some twice, where there are fewer)."""
+    return windows.batch(torch.linspace(0, len(windows) - 1, n).round().long().numpy())
+
+
+def _rows(batch: Batch, begin: int, end: int) -> Batch:
+    if begin == 0 and end == len(batch):
+        return batch
+    obs = {key: value[begin:end] for key, value in batch.obs.items()}
+    return Batch(obs, batch.action[begin:end], {key: value[begin:end] for key, value in batch.goal.items()})
