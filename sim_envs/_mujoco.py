@@ -18,9 +18,9 @@ if "MUJOCO_GL" not in os.environ:  # mujoco chooses its GL library when it is im
         (gl for gl, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)), "disabled"
     )
 
-import mujoco  # noqa: E402
+import mujoco
 
-from robolearn.core import Camera  # noqa: E402
+from robolearn.core import Camera
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 CV_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up

@@ -19,6 +19,7 @@ from robolearn import geometry
 from robolearn.core import ArraySpec, Obs, Spec, Step
 from robolearn.errors import ArrayMismatch, ConfigError
 from sim_envs import _mujoco
+from sim_envs._arm import JOINT_STIFFNESS, Arm
 
 logging.disable(logging.WARNING)  # robosuite's import tells of optional parts that are not used here
 import mujoco  # noqa: E402
@@ -72,57 +73,6 @@ class Task:
     view: str = "agentview"  # the camera of the default picture
 
 
-class Arm:
-    """One arm: where it lies in the simulator's arrays, its gripper's command, and its controller."""
-
-    def __init__(self, robot: Any, model: mujoco.MjModel) -> None:
-        self.robot, self.gripper = robot, robot.gripper["right"]
-        self.qpos = np.array(robot._ref_arm_joint_pos_indexes)
-        self.site = robot.eef_site_id["right"]
-        self.actuators = np.array(robot._ref_actuators_indexes_dict["right"])
-        self.fingers = np.array(robot._ref_joint_gripper_actuator_indexes["right"])
-        low, high = model.actuator_ctrlrange[self.fingers].T
-        self.finger_middle, self.finger_half = (high + low) / 2, (high - low) / 2
-        pads = [self.gripper.important_geoms[side][0] for side in ("left_fingerpad", "right_fingerpad")]
-        self.pads = [model.geom(pad).id for pad in pads]
-        self.low, self.high = model.actuator_ctrlrange[self.actuators].T
-        self.command = 0.0  # the last gripper command: negative opens, positive closes, 0 before the first
-
-    @property
-    def controller(self) -> Any:
-        """robosuite's controller of this arm; it makes a new one in every reset."""
-        return self.robot.part_controllers["right"]
-
-    def set_goal(self, action: np.ndarray, codec: str) -> None:
-        """Gives this arm's block of an action, `codec` naming its meaning, to controller and gripper."""
-        if codec == "pose_abs":
-            rotvec = geometry.rotvec_from_matrix(geometry.matrix_from_rot6d(action[3:9]))
-            self.controller.set_goal(np.concatenate([action[:3], rotvec]))
-        else:
-            self.controller.set_goal(action[:-1].astype(float))
-        self.command = float(np.sign(action[-1]))
-        self.gripper.format_action(np.array([self.command]))
-
-    def actuate(self, data: mujoco.MjData) -> None:
-        """Writes the controls of this physics step."""
-        self.robot.composite_controller.update_state()
-        data.ctrl[self.actuators] = np.clip(self.controller.run_controller(), self.low, self.high)
-        data.ctrl[self.fingers] = self.finger_middle + self.finger_half * self.gripper.current_action
-
-    def memory(self) -> np.ndarray:
-        """Returns what the arm remembers between ticks beside the physics: fingers, command, rest pose of the null space."""
-        fingers = np.broadcast_to(self.gripper.current_action, self.fingers.shape)
-        return np.concatenate([fingers, [self.command], self.controller.initial_joint])
-
-    def remember(self, memory: np.ndarray) -> None:
-        """Puts the vector of `memory` back."""
-        n = len(self.fingers)
-        self.gripper.current_action = memory[:n].copy()
-        self.command = float(memory[n])
-        self.controller.initial_joint = memory[n + 1 :].copy()
-        self.controller.new_update = True  # what it read of the simulator is of another moment
-
-
 class RobosuiteEnv:
     """A robosuite task as a SimEnv. success is robosuite's own test at one tick and ends the episode; score is 1 or 0."""
 
@@ -130,7 +80,7 @@ class RobosuiteEnv:
         self.task, self.config, self._task = task.name, config, task
         self.suite = _make_suite(task, config)
         self.model, self.data = self.suite.sim.model._model, self.suite.sim.data._data
-        self.arms = [Arm(robot, self.model) for robot in self.suite.robots]
+        self.arms = [Arm(robot, self.model, config.action) for robot in self.suite.robots]
         self._joints = [self.model.joint(name).qposadr[0] for name in task.joints]
         self._placed = [self.model.body(name).id for name in task.placed]
         self._substeps = round(PHYSICS_HZ / config.hz)
@@ -143,7 +93,7 @@ class RobosuiteEnv:
         with _mujoco.seeded(seed):
             self.suite.reset()
         for arm in self.arms:
-            arm.remember(np.concatenate([np.zeros(len(arm.fingers) + 1), arm.controller.initial_joint]))
+            arm.reset(self.data)
         return self._observe()
 
     def step(self, action: np.ndarray) -> Step:
@@ -154,9 +104,9 @@ class RobosuiteEnv:
             mujoco.mj_step1(self.model, self.data)
             if k == 0:
                 for arm, block in zip(self.arms, np.split(wanted, len(self.arms)), strict=True):
-                    arm.set_goal(block, self.config.action)
+                    arm.set_goal(self.data, block)
             for arm in self.arms:
-                arm.actuate(self.data)
+                arm.actuate(self.model, self.data)
             mujoco.mj_step2(self.model, self.data)
         obs = self._observe()
         success = bool(self.suite._check_success())
@@ -197,8 +147,7 @@ class RobosuiteEnv:
         self.data.time, self.data.qpos[:], self.data.qvel[:] = row[0], row[1 : 1 + nq], row[1 + nq :]
         mujoco.mj_forward(self.model, self.data)
         for arm in self.arms:
-            still = np.zeros(len(arm.fingers) + 1)
-            arm.remember(np.concatenate([still, arm.robot.init_qpos]))
+            arm.remember(np.concatenate([np.zeros(len(arm.fingers) + 1), arm.home]))
         return self._observe()
 
     def render(self, camera: str | None = None, size: int = 512) -> np.ndarray:
@@ -320,5 +269,5 @@ def _controllers(config: Body) -> Mapping[str, Any]:
     if config.action == "pose_abs":
         arm.update(input_type="absolute", input_ref_frame="world")
     elif config.action == "joint_abs":
-        arm.update(type="JOINT_POSITION", input_type="absolute")
+        arm.update(type="JOINT_POSITION", input_type="absolute", kp=JOINT_STIFFNESS)
     return controllers
