@@ -1,0 +1,171 @@
+"""One attempt of `expand`: the source adapted to one reset of the body, tracked until the task is solved or it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from robolearn import geometry
+from robolearn.core import Obs
+from robolearn.data import adapt
+from robolearn.data.adapt import Cuts, Leg
+from robolearn.data.source import Source
+
+FREE, NEAR = 0.05, 0.025  # how far the aim runs ahead of the hand [m]: in the air, and close to things
+TOLERANCE = 0.006  # a leg has arrived [m]; turns count as adapt.METRES_PER_RAD
+PATIENCE = 60  # ticks without getting further along the path
+LINGER = 20  # ticks at the end of the last leg before an attempt counts as unsolved
+HELD = 4  # ticks that success must last
+GRIP_STILL = 0.0005  # the fingers have stopped [m per tick]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the motion of a task is relative to.
+
+    source: the task's name in the recording; moved: the object the hand picks up; bodies: names it may have in the recorded
+    model; order: its symmetry about its z axis (1 none, 4 square, 360 round); onto: the object it is put on, with its names
+    ("" for a place in the world); places: whether it is put anywhere.
+    """
+
+    source: str
+    moved: str
+    bodies: tuple[str, ...]
+    order: int = 1
+    places: bool = True
+    onto: str = ""
+    onto_bodies: tuple[str, ...] = ()
+
+
+RECIPES = {
+    "lift": Recipe("lift", "cube", ("cube", "cube_main"), order=4, places=False),
+    "stack": Recipe("stack", "cubeA", ("cubeA", "cubeA_main"), order=4, onto="cubeB", onto_bodies=("cubeB", "cubeB_main")),
+    "can": Recipe("pick_place", "can", ("Can0", "Can_main"), order=360),
+    "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), order=4),
+}
+
+
+class Failed(Exception):
+    """An attempt that did not solve its task; the message is the reason that is counted."""
+
+
+@dataclass
+class Episode:
+    """What an attempt recorded: a row of observation, action and simulator state per tick, and how the source was turned."""
+
+    rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+    transforms: dict[str, Any] = field(default_factory=dict)
+
+
+class Attempt:
+    """A body following the adapted source from one reset; `run` returns the episode or raises Failed."""
+
+    def __init__(self, env: Any, source: Source, recipe: Recipe, cuts: Cuts, noise: float, rng: np.random.Generator) -> None:
+        self.env, self.source, self.recipe, self.cuts = env, source, recipe, cuts
+        self.noise, self.rng = noise, rng
+        self.episode, self.solved = Episode(), 0
+
+    def run(self, seed: int) -> Episode:
+        """Resets the body by `seed`, follows the source's legs and returns what was recorded; Failed with the reason."""
+        self.obs = self.env.reset(seed)
+        source, cuts, recipe = self.source, self.cuts, self.recipe
+        home, thing = self.env.eef_pose(), self.env.object_poses()[recipe.moved]
+        way = adapt.grasp_path(source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release)
+        reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
+        self.episode.transforms = {"object": thing, "grasp": reach[-1]}
+        before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
+        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", reach, before, NEAR)])
+        self.grip(after)
+        self.follow([Leg("lift", np.concatenate([reach[-1:], lift]), after, NEAR)])
+        if recipe.places:
+            self.place()
+        for _ in range(LINGER):
+            self.tick(self.aim)
+        raise Failed("unsolved")
+
+    def place(self) -> None:
+        """Takes the object in the hand to its target, from above, and lets go."""
+        source, cuts, recipe = self.source, self.cuts, self.recipe
+        poses = self.env.object_poses()
+        hand = self.env.eef_pose()
+        hand_from_object = geometry.inverse(hand) @ poses[recipe.moved]
+        if np.linalg.norm(hand_from_object[:3, 3]) > 0.12:
+            raise Failed("missed")
+        wanted = source.things[recipe.moved][cuts.place : cuts.release]
+        if recipe.onto:
+            onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
+            wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
+        way = adapt.place_path(wanted, hand_from_object, recipe.order, hand)
+        self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
+        self.follow([Leg("carry", adapt.over(hand, way[0]), self.closing, FREE), Leg("place", way, self.closing, NEAR)])
+        self.grip(bool(source.closing[cuts.release]) if cuts.release < len(source.closing) else self.closing)
+
+    def follow(self, legs: Sequence[Leg]) -> None:
+        """Moves the hand along legs without stopping between them until it has arrived at the last one's end."""
+        for number, leg in enumerate(legs):
+            self.closing, last = leg.closing, number == len(legs) - 1
+            pursuit = adapt.Pursuit(adapt.fill(adapt.thin(leg.path) if len(leg.path) > 3 else leg.path), leg.lead)
+            stalled = 0
+            while not self.finished(pursuit, last):
+                before = pursuit.k, adapt.metric(pursuit.path[-1], self.env.eef_pose())
+                self.tick(pursuit.aim(self.env.eef_pose()))
+                gained = before[1] - adapt.metric(pursuit.path[-1], self.env.eef_pose())
+                stalled = 0 if pursuit.k > before[0] or gained > 0.0005 else stalled + 1
+                if stalled > PATIENCE:
+                    raise Failed(f"stuck: {leg.name}")
+
+    def finished(self, pursuit: adapt.Pursuit, last: bool) -> bool:
+        """Returns whether the leg is over: arrived at the last one's end, or the aim reached an earlier one's end."""
+        hand = self.env.eef_pose()
+        pursuit.aim(hand)
+        return pursuit.arrived(hand, TOLERANCE if last else pursuit.lead)
+
+    def grip(self, closing: bool) -> None:
+        """Gives the gripper its command and holds the hand until the fingers have stopped."""
+        self.closing = closing
+        still, opening = 0, self.env.gripper_opening()
+        for k in range(20):
+            self.tick(self.aim)
+            still = still + 1 if abs(self.env.gripper_opening() - opening) < GRIP_STILL else 0
+            opening = self.env.gripper_opening()
+            if k >= 3 and still >= 2:
+                return
+
+    def tick(self, aim: np.ndarray) -> None:
+        """Asks for the pose `aim` (4, 4) for one tick and records it; raises Solved once the task has been solved for a while."""
+        self.aim = aim
+        grip = 1.0 if self.closing else -1.0
+        action = np.concatenate([aim[:3, 3], geometry.rot6d_from_matrix(aim[:3, :3]), [grip]]).astype(np.float32)
+        self.episode.rows.append({**self.obs, "action": action, "sim_state": self.env.state()})
+        if len(self.episode.rows) > self.env.config.max_steps:
+            raise Failed("too long")
+        step = self.env.step(self.disturbed(aim, grip))
+        self.obs: Obs = step.obs
+        self.solved = self.solved + 1 if step.success else 0
+        if self.solved >= HELD:
+            raise Solved
+
+    def disturbed(self, aim: np.ndarray, grip: float) -> np.ndarray:
+        """Returns the action that is carried out: the recorded one with noise, so that the data show how to come back."""
+        out = aim
+        if self.noise:
+            turn = geometry.matrix_from_rotvec(self.noise / adapt.METRES_PER_RAD * self.rng.normal(size=3))
+            out = geometry.pose(aim[:3, 3] + self.noise * self.rng.normal(size=3), turn @ aim[:3, :3])
+        return np.concatenate([out[:3, 3], geometry.rot6d_from_matrix(out[:3, :3]), [grip]]).astype(np.float32)
+
+
+class Solved(Exception):
+    """The attempt has solved its task."""
+
+
+def attempt(env: Any, source: Source, recipe: Recipe, cuts: Cuts, seed: int, noise: float = 0.0) -> Episode:
+    """Returns the episode that solves the task from `reset(seed)`; Failed with the reason where it does not."""
+    trial = Attempt(env, source, recipe, cuts, noise, np.random.default_rng([seed, 1]))
+    try:
+        trial.run(seed)
+    except Solved:
+        pass
+    return trial.episode
