@@ -1,4 +1,4 @@
-"""The tee of PushT: its outline, its keypoints, how much of the goal it covers, and its pictures. Lengths in px of the 512 px table."""
+"""The tee of PushT: outline, keypoints, how much of the goal it covers, pictures. Lengths in px of the 512 px table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PushT: push a tee onto its goal with a round finger, in the physics on which the human demonstrations and the published scores rest.
+"""PushT: push a tee onto its goal with a round finger, in the physics that the human demonstrations and published scores have.
 
 pymunk at 100 Hz, control at 10 Hz. The finger is a kinematic circle that follows the commanded point under a PD law.
 Score of a step: min(1, coverage / 0.95); success and the end: coverage > 0.95. Every constant and the order of the
@@ -70,7 +70,7 @@ class PushT:
 
     def reset(self, seed: int | None = None) -> Obs:
         """Returns the first observation of the episode that `seed` gives, as in the benchmark."""
-        random = np.random.RandomState(seed)  # noqa: NPY002 - the published seeds are those of this generator
+        random = np.random.RandomState(seed)  # the published seeds are those of this generator
         x, y = random.randint(50, 450), random.randint(50, 450)
         block_x, block_y = random.randint(100, 400), random.randint(100, 400)
         return self._begin(np.array([x, y, block_x, block_y, random.randn() * 2 * np.pi - np.pi]), _RESET_ORDER)
