@@ -1,7 +1,8 @@
 """One arm under control: robosuite's operational-space and joint-position laws, computed directly on MuJoCo's arrays.
 
 The laws, gains and clipping are robosuite's (Khatib 1987; forces and torques decoupled, rest pose held in the null
-space); a test runs both side by side. What is left out is the bookkeeping around them, three quarters of a step's time.
+space); a test runs both side by side. What is left out is the bookkeeping around them, most of a step's time. The one
+difference: robosuite measures the IIWA's commands and speeds from its turning first link, we from its base.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Arm:
         first, last = robot._ref_arm_joint_vel_indexes[0], robot._ref_arm_joint_vel_indexes[-1]
         self.dofs = slice(first, last + 1)
         self.site = robot.eef_site_id["right"]
-        self.base = model.site(f"{robot.robot_model.naming_prefix}right_center").id
+        self.base = model.body(robot.robot_model.root_body).id
         self.actuators = np.array(robot._ref_actuators_indexes_dict["right"])
         self.fingers = np.array(robot._ref_joint_gripper_actuator_indexes["right"])
         low, high = model.actuator_ctrlrange[self.fingers].T
@@ -56,12 +57,19 @@ class Arm:
             self.goal_joints = action[:-1].astype(float)
         else:
             step = action[:6] * self.reach
-            world_from_base = data.site_xmat[self.base].reshape(3, 3)
+            world_from_base = data.xmat[self.base].reshape(3, 3)
             turn = world_from_base @ geometry.matrix_from_rotvec(step[3:]) @ world_from_base.T
             self.goal_position = data.site_xpos[self.site] + world_from_base @ step[:3]
             self.goal_rotation = turn @ data.site_xmat[self.site].reshape(3, 3)
         self.command = float(np.sign(action[-1]))
         self.gripper.format_action(np.array([self.command]))
+
+    def relative(self, data: mujoco.MjData, goal: np.ndarray) -> np.ndarray:
+        """Returns the relative command (6,) in [-1, 1] that leads towards the pose `goal` (4, 4), as far as it reaches."""
+        world_from_base = data.xmat[self.base].reshape(3, 3)
+        turn = goal[:3, :3] @ data.site_xmat[self.site].reshape(3, 3).T
+        step = np.concatenate([goal[:3, 3] - data.site_xpos[self.site], geometry.rotvec_from_matrix(turn)])
+        return np.clip((step.reshape(2, 3) @ world_from_base).ravel() / self.reach, -1.0, 1.0)
 
     def actuate(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Writes the controls of this physics step."""
