@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from robolearn.data import adapt
 from robolearn.data.adapt import Cuts, Leg
 from robolearn.data.source import Source
 
-FREE, NEAR = 0.05, 0.025  # how far the aim runs ahead of the hand [m]: in the air, and close to things
+FREE, NEAR = 0.05, 0.015  # how far the aim runs ahead of the hand [m]: in the air, and close to things
 TOLERANCE = 0.006  # a leg has arrived [m]; turns count as adapt.METRES_PER_RAD
 PATIENCE = 60  # ticks without getting further along the path
 LINGER = 20  # ticks at the end of the last leg before an attempt counts as unsolved
@@ -38,6 +39,11 @@ class Recipe:
     places: bool = True
     onto: str = ""
     onto_bodies: tuple[str, ...] = ()
+
+    @property
+    def all_bodies(self) -> dict[str, tuple[str, ...]]:
+        """Names in the recorded model by the name of the object."""
+        return {self.moved: self.bodies} | ({self.onto: self.onto_bodies} if self.onto else {})
 
 
 RECIPES = {
@@ -73,7 +79,9 @@ class Attempt:
         self.obs = self.env.reset(seed)
         source, cuts, recipe = self.source, self.cuts, self.recipe
         home, thing = self.env.eef_pose(), self.env.object_poses()[recipe.moved]
-        way = adapt.grasp_path(source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release)
+        way = adapt.grasp_path(
+            source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release
+        )
         reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
         self.episode.transforms = {"object": thing, "grasp": reach[-1]}
         before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
@@ -164,8 +172,6 @@ class Solved(Exception):
 def attempt(env: Any, source: Source, recipe: Recipe, cuts: Cuts, seed: int, noise: float = 0.0) -> Episode:
     """Returns the episode that solves the task from `reset(seed)`; Failed with the reason where it does not."""
     trial = Attempt(env, source, recipe, cuts, noise, np.random.default_rng([seed, 1]))
-    try:
+    with contextlib.suppress(Solved):
         trial.run(seed)
-    except Solved:
-        pass
     return trial.episode

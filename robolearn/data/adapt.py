@@ -10,6 +10,7 @@ hand is and not on the clock. Pure geometry: no simulator, no file. Poses are wo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def debounce(closing: np.ndarray, shortest: int = SHORTEST_GRIP) -> np.ndarray:
     """Returns closing (steps,) bool where runs shorter than `shortest` rows, but for the last, keep the command before them."""
     out = closing.copy()
     edges = [0, *(np.flatnonzero(np.diff(closing)) + 1), len(closing)]
-    for start, stop in zip(edges[1:-2], edges[2:-1], strict=True):
+    for start, stop in pairwise(edges[1:-1]):
         if stop - start < shortest:
             out[start:stop] = out[start - 1]
     return out
@@ -130,9 +131,7 @@ def grasp_path(
     return candidates[int(np.argmin(geometry.angle_between(grasps, hand[:3, :3])))]
 
 
-def place_path(
-    wanted: np.ndarray, hand_from_object: np.ndarray, order: int, hand: np.ndarray
-) -> np.ndarray:
+def place_path(wanted: np.ndarray, hand_from_object: np.ndarray, order: int, hand: np.ndarray) -> np.ndarray:
     """Returns the hand's way (n, 4, 4) that takes the object in it along `wanted` (n, 4, 4).
 
     hand_from_object: the grasp as it turned out; order: the object's symmetry about its z, which is used to turn the hand as
@@ -166,7 +165,7 @@ def thin(path: np.ndarray, spacing: float = THIN) -> np.ndarray:
 def fill(path: np.ndarray, spacing: float = GRID) -> np.ndarray:
     """Returns `path` (n, 4, 4) with poses interpolated in between, at most `spacing` [m] apart, both ends kept."""
     out = [path[:1]]
-    for a, b in zip(path[:-1], path[1:], strict=True):
+    for a, b in pairwise(path):
         count = max(1, int(np.ceil(metric(a, b) / spacing)))
         fraction = np.arange(1, count + 1) / count
         position = a[:3, 3] + fraction[:, None] * (b[:3, 3] - a[:3, 3])
