@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from robolearn import __version__, config, registry
-from robolearn.errors import RobolearnError, UnknownName
+from robolearn.errors import ConfigError, RobolearnError, UnknownName
 
 APPS = "robolearn.apps"
 
@@ -30,12 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RobolearnError as error:
         if traceback:
             raise
-        print(f"robolearn: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(message if message.startswith("robolearn ") else f"robolearn: {message}", file=sys.stderr)
         return error.exit_code
     except SystemExit as stop:
         return int(stop.code or 0)
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if traceback:
+            raise
+        print(f"robolearn: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def dispatch(args: list[str]) -> int:
@@ -52,7 +58,8 @@ def dispatch(args: list[str]) -> int:
     if hasattr(module, "CONFIGS") and rest and not rest[0].startswith("-"):
         cfg = config.from_flags(module.Config, rest[1:], prog, default=module.load(config.find(module.CONFIGS, rest[0])))
     elif hasattr(module, "CONFIGS") and not rest:
-        raise UnknownName(f"{module.CONFIGS} config", "", config.shipped(module.CONFIGS), where=prog)
+        shipped = ", ".join(config.shipped(module.CONFIGS))
+        raise ConfigError(f"{prog}: want a config first, a YAML file or one of the shipped: {shipped}")
     else:
         cfg = config.from_flags(module.Config, rest, prog, description=module.__doc__)
     return int(module.run(cfg) or 0)

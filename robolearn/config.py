@@ -193,11 +193,22 @@ def from_flags(kind: Any, flags: Sequence[str], prog: str, default: Any = None, 
 
 
 def _one_line(panel: str) -> str:
-    """Returns the text of tyro's error panel without its box."""
+    """Returns what tyro's error panel says, as one line in our own words."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╰╮╯─ \n") for line in panel.splitlines()]
-    titles = ("Parsing error", "For full helptext", "Unrecognized options", "Value error", "Required options", "Invalid choice")
-    lines = [line for line in lines if line and (line not in titles) and not line.startswith(titles[:2])]
-    text = re.sub(r"\s+", " ", " ".join(lines)).split(" Argument helptext:")[0]
+    text = re.sub(r"\s+", " ", " ".join(line for line in lines if line)).split(" For full helptext")[0]
+    if found := re.search(r"Unrecognized options: (.+?)(?=,|$| Perhaps| Arguments)", text):
+        near = re.search(r"(?:Perhaps you meant|Arguments similar to \S+): (--[\w.-]+)", text)
+        hint = f"; did you mean {near[1]}?" if near else ""
+        return f"unknown flag {found[1]}{hint}" if found[1].startswith("-") else f"unexpected argument '{found[1]}'"
+    if found := re.search(r"Error parsing (\S+): (.+?) Argument helptext: (?:-\S+ )*(.+?)(?= \(|$)", text):
+        got = re.findall(r"'[^']*'", found[2])
+        return f"{found[1]}: want {found[3]}, got {got[-1]}" if got else f"{found[1]}: {found[2]}"
+    if found := re.search(r"invalid choice ('.*?') for argument '(\S+)'\. Expected one of \((.+?),?\)", text):
+        return f"{found[2]}: want one of {found[3]}, got {found[1]}"
+    if found := re.search(r"Missing value for argument '(\S+)'\. Expected (\d+)", text):
+        return f"{found[1]}: want {found[2]} value{'s' * (found[2] != '1')}, got fewer"
+    if found := re.search(r"Missing from .*?: (.+)", text):
+        return f"missing: {found[1]}"
     return text or "the flags do not fit"
 
 
