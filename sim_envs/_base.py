@@ -7,7 +7,7 @@ a scripted expert.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -43,3 +43,9 @@ def make(task: str, overrides: Mapping[str, Any] = NO_OVERRIDES) -> SimEnv:
 def expert(env: SimEnv, seed: int = 0) -> Policy:
     """Returns the scripted expert of a body made by `make`; its noise, if any, comes from `seed`."""
     return module(env.task).expert(env, np.random.default_rng(seed))  # type: ignore[attr-defined]
+
+
+def with_cameras(overrides: Mapping[str, Any], image_keys: Iterable[str]) -> dict[str, Any]:
+    """Returns `overrides` with those cameras only that film the observations `image_keys` (NAME or NAME_image)."""
+    cameras = [key.removesuffix("_image") for key in image_keys]
+    return {**overrides, "cameras": cameras} if cameras or "cameras" in overrides else dict(overrides)

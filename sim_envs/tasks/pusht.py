@@ -17,6 +17,7 @@ import pymunk
 from robolearn.core import ArraySpec, Obs, Spec, Step
 from robolearn.errors import BadInput
 from sim_envs import _tee
+from sim_envs._pusher import Pusher
 
 HZ = 10.0
 SUBSTEPS = 10
@@ -190,3 +191,8 @@ class PushT:
 def make(config: Config) -> PushT:
     """Returns the body, ready to be reset."""
     return PushT(config)
+
+
+def expert(env: PushT, rng: np.random.Generator) -> Pusher:
+    """Returns a scripted pusher that looks one push ahead in a simulator of its own."""
+    return Pusher(PushT(Config(max_steps=10_000)), env.spec, rng)

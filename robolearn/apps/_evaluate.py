@@ -1,0 +1,225 @@
+"""Evaluates a run, or a task's scripted expert, on numbered seeds; `eval`, `compare` and `demo` all do it here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.core import Outcome, Spec
+from robolearn.errors import BadInput
+from robolearn.intervals import mean95, wilson95
+from robolearn.rollout import States, rollout
+from robolearn.rollout_vector import Record, rollout_vector
+from sim_envs import _base as tasks
+from sim_envs._pool import Pool
+
+EXPERT = "expert:"
+BODIES_PER_WORKER = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate: seeds seed..seed+episodes-1, on which machine, with which sampling."""
+
+    episodes: int = 200
+    seed: int = 100_000
+    workers: int = 2
+    envs_per_worker: int = 0  # 0: as many as share the work evenly, at most 8 (2 where there are images)
+    max_steps: int = 0  # 0: the task's own
+    device: str = "cpu"
+    checkpoint: str = "last"
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    keep_states: bool = False
+
+    @property
+    def seeds(self) -> range:
+        """The episode seeds."""
+        return range(self.seed, self.seed + self.episodes)
+
+    @property
+    def name(self) -> str:
+        """The name of the result's folder: equal options, equal name."""
+        extra = [f"_{key}{value}" for key, value in sorted(self.sampling.items())]
+        extra += [f"_max{self.max_steps}"] if self.max_steps else []
+        extra += [f"_{self.checkpoint}"] if self.checkpoint != "last" else []
+        return f"{self.seed}_{self.episodes}" + "".join(extra)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a run folder with the task it was trained for, or the expert of a task."""
+
+    label: str
+    task: str
+    env: Mapping[str, Any]
+    run: Path | None = None
+    checkpoint: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where results are kept."""
+        return (self.run or Path("data/runs") / f"expert_{self.task}") / "eval"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One finished evaluation; records are in the order of the seeds."""
+
+    subject: Subject
+    options: Options
+    max_steps: int
+    records: list[Record]
+    versions: Mapping[str, str]
+    spec: Spec
+    wall_s: float
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an episode: seed, success, score, steps, reason. An episode that crashed counts as failed with score 0."""
+        return [row(record.outcome) for record in self.records]
+
+    def figures(self) -> dict[str, Any]:
+        """Returns what `eval --json` keeps."""
+        return summary(self.rows) | {
+            "task": self.subject.task,
+            "run": self.subject.label,
+            "checkpoint": self.subject.checkpoint.name if self.subject.checkpoint else None,
+            "env": dict(self.subject.env),
+            "seeds": list(self.options.seeds),
+            "max_steps": self.max_steps,
+            "sampling": dict(self.options.sampling),
+            "score_interval": "percentile bootstrap over episodes, 10000 resamples",
+            "physics": dict(self.versions),
+            "wall_s": round(self.wall_s, 1),
+            "episodes": self.rows,
+        }
+
+
+def row(outcome: Outcome) -> dict[str, Any]:
+    """Returns the table row of one episode."""
+    score = outcome.score
+    if score is None:
+        score = float(bool(outcome.success))
+    return {
+        "seed": outcome.seed,
+        "success": bool(outcome.success),
+        "score": 0.0 if outcome.reason == "crashed" else float(score),
+        "steps": outcome.steps,
+        "reason": outcome.reason,
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns n, success rate and mean score of table rows with their 95 % intervals."""
+    solved = sum(r["success"] for r in rows)
+    scores = [r["score"] for r in rows]
+    return {
+        "n": len(rows),
+        "successes": solved,
+        "success_rate": solved / len(rows),
+        "wilson95": list(wilson95(solved, len(rows))),
+        "score_mean": float(np.mean(scores)),
+        "score_interval95": list(mean95(scores)),
+        "crashed": sum(r["reason"] == "crashed" for r in rows),
+    }
+
+
+def find(what: str, checkpoint: str = "last") -> Subject:
+    """Returns the subject `what` names: a run folder, or expert:TASK; one clear error where there is none."""
+    if what.startswith(EXPERT):
+        task = what.removeprefix(EXPERT)
+        tasks.configure(task)
+        return Subject(what, task, {})
+    from robolearn.training import checkpoint as checkpoints  # torch: only where a network is loaded
+
+    run = Path(what)
+    folder = checkpoints.resolve(run, checkpoint)
+    cfg = checkpoints.read_config(folder)
+    if not cfg.task:
+        raise BadInput(f"{run}: its config names no task to evaluate on; train with --task")
+    return Subject(str(run), cfg.task, cfg.env, run, folder)
+
+
+def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], None] = lambda record: None) -> Evaluation:
+    """Returns the finished evaluation of `subject`; `on_record` is told each episode as it ends."""
+    if options.episodes < 1:
+        raise BadInput(f"eval: want at least one episode, got {options.episodes}")
+    began = time.monotonic()
+    run = _evaluate_expert if subject.run is None else _evaluate_network
+    records, max_steps, versions, spec = run(subject, options, on_record)
+    return Evaluation(subject, options, max_steps, records, versions, spec, time.monotonic() - began)
+
+
+def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[Record], None]) -> tuple[Any, ...]:
+    from robolearn.training.checkpoint import load_policy
+
+    assert subject.checkpoint is not None
+    policy = load_policy(subject.checkpoint, device=_device(options.device), sampling=options.sampling)
+    images = [key for key, array in policy.spec.obs.items() if array.is_image]
+    env = tasks.with_cameras(subject.env, images)
+    max_steps = options.max_steps or tasks.configure(subject.task, env).max_steps
+    workers = max(1, min(options.workers, options.episodes))
+    bodies = options.envs_per_worker or min(2 if images else BODIES_PER_WORKER, -(-options.episodes // workers))
+    make = partial(tasks.make, subject.task, dict(env) | {"max_steps": max_steps})
+    with Pool(make, workers, bodies, options.keep_states) as pool:
+        policy = load_policy(subject.checkpoint, _device(options.device), pool.streams, options.sampling)
+        records = rollout_vector(pool, policy, options.seeds, max_steps=max_steps, on_record=on_record)
+        return records, max_steps, pool.versions, pool.spec
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _evaluate_expert(subject: Subject, options: Options, on_record: Callable[[Record], None]) -> tuple[Any, ...]:
+    max_steps = options.max_steps or tasks.configure(subject.task, subject.env).max_steps
+    env = dict(subject.env) | {"max_steps": max_steps}
+    with closing(tasks.make(subject.task, env)) as body:
+        versions, spec = body.versions(), body.spec  # type: ignore[attr-defined]
+    records = []
+    job = partial(_expert_episode, subject.task, env, max_steps, options.keep_states)
+    with ProcessPoolExecutor(min(options.workers, options.episodes), get_context("spawn")) as pool:
+        try:
+            for record in pool.map(job, options.seeds):
+                on_record(record)
+                records.append(record)
+        except BrokenProcessPool as error:
+            raise BadInput(f"{subject.label}: a worker process died") from error
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return records, max_steps, versions, spec
+
+
+def _expert_episode(task: str, env: Mapping[str, Any], max_steps: int, keep_states: bool, seed: int) -> Record:
+    """Runs one episode of a task's expert in a worker process."""
+    with closing(tasks.make(task, env)) as body:
+        kept = States(body.state)
+        if not keep_states:
+            kept.state = lambda: np.zeros(0)
+        outcome = rollout(body, tasks.expert(body, seed), max_steps=max_steps, seed=seed, sinks=[kept])
+        actions = np.stack(kept.actions) if kept.actions else np.zeros((0, *body.spec.action.shape), np.float32)
+        return Record(outcome, actions, np.stack(kept.states) if keep_states else None)
+
+
+def failures_first(records: Sequence[Record]) -> Iterator[Record]:
+    """Yields the records worth looking at: failures from the worst score up, then successes from the slowest down."""
+    played = [record for record in records if len(record.actions)]
+    failed = [record for record in played if not record.outcome.success]
+    solved = [record for record in played if record.outcome.success]
+    yield from sorted(failed, key=lambda record: record.outcome.score or 0.0)
+    yield from sorted(solved, key=lambda record: -record.outcome.steps)
