@@ -82,12 +82,13 @@ class Attempt:
         way = adapt.grasp_path(
             source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release
         )
+        way = adapt.turned(way, way[cuts.grasp - cuts.reach])
         reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
         self.episode.transforms = {"object": thing, "grasp": reach[-1]}
         before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
-        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", reach, before, NEAR)])
+        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", adapt.homing(reach), before, NEAR)])
         self.grip(after)
-        self.follow([Leg("lift", np.concatenate([reach[-1:], lift]), after, NEAR)])
+        self.follow([Leg("lift", adapt.leaving(np.concatenate([reach[-1:], lift])), after, NEAR)])
         if recipe.places:
             self.place()
         for _ in range(LINGER):
@@ -107,8 +108,11 @@ class Attempt:
             onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
             wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
         way = adapt.place_path(wanted, hand_from_object, recipe.order, hand)
+        way = adapt.turned(way, way[-1])
         self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
-        self.follow([Leg("carry", adapt.over(hand, way[0]), self.closing, FREE), Leg("place", way, self.closing, NEAR)])
+        self.follow(
+            [Leg("carry", adapt.over(hand, way[0]), self.closing, FREE), Leg("place", adapt.homing(way), self.closing, NEAR)]
+        )
         self.grip(bool(source.closing[cuts.release]) if cuts.release < len(source.closing) else self.closing)
 
     def follow(self, legs: Sequence[Leg]) -> None:

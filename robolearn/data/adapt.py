@@ -162,6 +162,27 @@ def thin(path: np.ndarray, spacing: float = THIN) -> np.ndarray:
     return path[kept]
 
 
+def turned(path: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Returns `path` (n, 4, 4) with the orientation of `pose` (4, 4) throughout.
+
+    The hand turns on its way through the air: an operational space controller that turns also drifts sideways (1 cm for
+    0.3 rad here), and near an object it should not.
+    """
+    return geometry.pose(path[:, :3, 3], pose[:3, :3])
+
+
+def homing(path: np.ndarray) -> np.ndarray:
+    """Returns the poses of `path` (n, 4, 4) after which it never again is as far from its end: the way there without detours."""
+    distance = metric(path, path[-1])
+    after = np.append(np.maximum.accumulate(distance[::-1])[::-1][1:], -1.0)
+    return path[distance > after]
+
+
+def leaving(path: np.ndarray) -> np.ndarray:
+    """Returns the poses of `path` (n, 4, 4) that are further from its start than all before: the way off without detours."""
+    return homing(path[::-1])[::-1]
+
+
 def fill(path: np.ndarray, spacing: float = GRID) -> np.ndarray:
     """Returns `path` (n, 4, 4) with poses interpolated in between, at most `spacing` [m] apart, both ends kept."""
     out = [path[:1]]
