@@ -15,7 +15,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "robolearn needs Python 3.11 or 3.12; found $$(python3 --version 2>&1). Try: make PYTHON=/path/to/python3.12"; exit 2; }
 	@echo "Installing into .venv: some minutes the first time, mostly for torch"
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip .venv
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --python .venv/bin/python install -q pip
 	$(PIP) install -q -c constraints.txt setuptools torch
 	$(PIP) install -q --no-deps -r constraints.txt

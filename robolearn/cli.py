@@ -78,7 +78,7 @@ def find_verb(args: list[str]) -> tuple[str, list[str]]:
         print("\n".join(f"robolearn {args[0]} {name.replace('_', ' '):<12} {summary(f'{word}_{name}')}" for name in family))
         raise SystemExit(0 if len(args) > 1 else 2)
     if family:
-        raise UnknownName(f"verb 'robolearn {args[0]}'", args[1], family)
+        raise UnknownName("verb", args[1], family, where=f"robolearn {args[0]}")
     verbs = sorted({name.split("_")[0] for name in known})
     raise UnknownName("verb", args[0], verbs)
 

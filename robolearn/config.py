@@ -37,9 +37,9 @@ _Loader.add_implicit_resolver(
 
 def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=deep) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", node.start_mark)
+    for number, (key, (mark, _)) in enumerate(zip(keys, node.value, strict=True)):
+        if key in keys[:number]:
+            raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", mark.start_mark)
     return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
 
 
