@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from robolearn.errors import DatasetError, nearest
 ENDS_CHUNK = 4096  # episodes
 FACT_CHUNK = 512  # episodes
 TEXT_CHUNK = 64  # bytes
-SHARD_ROWS = 128
 _CHUNK_BYTES = 64 * 1024
+_IMAGE_CHUNK_BYTES = 512 * 1024
+_SHARD_BYTES = 32 * 1024 * 1024
 
 # A chunk of zeros must be a file too: otherwise a lost chunk reads as zeros and nobody notices.
 zarr.config.set({"array.write_empty_chunks": True})
@@ -63,6 +66,14 @@ def write_durably(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def side_by_side(calls: Iterable[Callable[[], object]]) -> None:
+    """Makes independent writes at the same time, because each waits for the disk; the first error is raised after all ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        pending = [pool.submit(call) for call in calls]
+    for future in pending:
+        future.result()
+
+
 def open_group(path: Path, writable: bool = False) -> zarr.Group:
     """Returns the group in a folder or .zip; DatasetError names the nearest path where there is none."""
     if not path.exists():
@@ -71,7 +82,9 @@ def open_group(path: Path, writable: bool = False) -> zarr.Group:
     try:
         if path.is_file():
             return _zip_group(path)
-        return zarr.open_group(DurableStore(path, read_only=not writable), mode="r+" if writable else "r")
+        return zarr.open_group(
+            DurableStore(path) if writable else zarr.storage.LocalStore(path, read_only=True), mode="r+" if writable else "r"
+        )
     except DatasetError:
         raise
     except Exception as error:
@@ -99,23 +112,34 @@ def _what_is(path: Path) -> str:
     return f"a folder with {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else "an empty folder"
 
 
-def create_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, shard_rows: int = SHARD_ROWS) -> zarr.Array:
-    """Returns a new array (0, *shape) that grows along time: images one chunk a frame, vectors some tens of kB a chunk."""
+def create_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, shard_rows: int | None = None) -> zarr.Array:
+    """Returns a new array (0, *shape) that grows along time.
+
+    Vectors lie some tens of kB a chunk; images one frame a chunk in format 2 (what other programs expect), in format 3
+    some frames a chunk (frames resemble each other: a third of the bytes) and `shard_rows` a file (default: 128, or 32 MiB).
+    """
     image = dtype == "uint8" and len(shape) == 3
     row_bytes = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    rows = 1 if image else int(np.clip(_CHUNK_BYTES // row_bytes, 1, 4096))
-    shuffle = "shuffle" if np.dtype(dtype).kind == "f" else "bitshuffle"
+    vector_rows = int(np.clip(_CHUNK_BYTES // row_bytes, 1, 4096))
     if group.metadata.zarr_format == 2:
-        codec = numcodecs.Blosc("zstd", 5, numcodecs.Blosc.SHUFFLE if shuffle == "shuffle" else numcodecs.Blosc.BITSHUFFLE)
-        return group.create_array(name, shape=(0, *shape), chunks=(rows, *shape), dtype=dtype, compressors=codec)
+        blosc = numcodecs.Blosc("zstd", 5, numcodecs.Blosc.NOSHUFFLE if image else numcodecs.Blosc.SHUFFLE)
+        rows = 1 if image else vector_rows
+        return group.create_array(name, shape=(0, *shape), chunks=(rows, *shape), dtype=dtype, compressors=blosc)
+    frames = min(16, _power_of_two(_IMAGE_CHUNK_BYTES // row_bytes))
+    shard = max(frames, shard_rows or min(128, _power_of_two(_SHARD_BYTES // row_bytes)))
     return group.create_array(
         name,
         shape=(0, *shape),
-        chunks=(rows, *shape),
-        shards=(shard_rows, *shape) if image and shard_rows > 1 else None,
+        chunks=(frames if image else vector_rows, *shape),
+        shards=(shard - shard % frames, *shape) if image else None,
         dtype=dtype,
-        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle=shuffle), Crc32cCodec()),
+        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle" if image else "shuffle"), Crc32cCodec()),
     )
+
+
+def _power_of_two(limit: int) -> int:
+    """Returns the largest power of two that is at most `limit`, at least 1."""
+    return 1 << max(0, int(limit).bit_length() - 1)
 
 
 def create_ends(group: zarr.Group) -> zarr.Array:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError
 
 _BLOCK_ROWS = 512
+_VECTOR_ROWS = 65536
 
 
 def is_image(spec: ArraySpec) -> bool:
@@ -74,7 +75,22 @@ def frame_blocks(dataset: EpisodeSet, key: str) -> Iterator[tuple[int, np.ndarra
             yield start, block
             continue
         scale = scale or _scale(block)
-        yield start, to_uint8(block * scale, f"{dataset.path}: {key}: rows {start} to {start + len(block) - 1}")
+        yield (
+            start,
+            to_uint8(
+                block if scale == 1.0 else block * scale, f"{dataset.path}: {key}: rows {start} to {start + len(block) - 1}"
+            ),
+        )
+
+
+def row_blocks(dataset: EpisodeSet, keys: Iterable[str]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yields (key, first row, rows) of each key in blocks that fit in memory, images as uint8: what `EpisodeSet.extend` takes."""
+    for key in keys:
+        if is_image(dataset.keys[key]):
+            yield from ((key, start, block) for start, block in frame_blocks(dataset, key))
+        else:
+            for start in range(0, dataset.n_steps, _VECTOR_ROWS):
+                yield key, start, dataset.read(key, start, start + _VECTOR_ROWS)
 
 
 def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
@@ -82,7 +98,7 @@ def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
     low, high = float(images.min(initial=0)), float(images.max(initial=0))
     if not (low >= -0.5 and high < 255.5):
         raise DatasetError(f"{where}: want images of 0..255 (or 0..1), got values {low:g}..{high:g}")
-    return np.rint(images).astype(np.uint8)
+    return (images + 0.5).astype(np.uint8)
 
 
 def _scale(block: np.ndarray) -> float:

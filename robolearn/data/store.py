@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,12 +69,14 @@ class EpisodeSet:
         extra: Mapping[str, ArraySpec] = _NONE,
         zarr_format: int = 3,
         overwrite: bool = False,
-        shard_rows: int = _zarr.SHARD_ROWS,
+        shard_rows: int | None = None,
+        durable: bool = True,
     ) -> EpisodeSet:
         """Returns a new, empty set for rows of `spec` (and arrays `extra`), open for appending.
 
         meta: further attributes (robot, versions, licence, ...); zarr_format 2 is for interchange; shard_rows: frames a
-        file of an image key (format 3 only).
+        file of an image key (format 3 only); durable=False: no flush to the disk per write, for a set that is built aside
+        and renamed into place when it is complete.
         """
         path = Path(path)
         if path.exists() and not overwrite:
@@ -84,7 +87,8 @@ class EpisodeSet:
         if path.exists():
             shutil.rmtree(path)
         keys = {**spec.obs, "action": spec.action, **extra}
-        group = zarr.create_group(_zarr.DurableStore(path), zarr_format=zarr_format)
+        store = _zarr.DurableStore(path) if durable else zarr.storage.LocalStore(path)
+        group = zarr.create_group(store, zarr_format=zarr_format)
         group.create_group("data")
         group.create_group("meta")
         for key, array in keys.items():
@@ -102,7 +106,7 @@ class EpisodeSet:
                 **meta,
             }
         )
-        return cls.open(path, writable=True)
+        return cls(path, zarr.open_group(store, mode="r+"))
 
     @property
     def n_episodes(self) -> int:
@@ -168,18 +172,34 @@ class EpisodeSet:
         rows = self._checked(data)
         start, index = self.n_steps, self.n_episodes
         stop = start + len(rows["action"])
-        for key, value in rows.items():
-            _zarr.grown(self._arrays[key], stop)[start:stop] = value
-        for array in self._arrays.values():
-            array.resize((stop, *array.shape[1:]))
-        for name, fact in facts.items():
-            self._write_fact(name, fact, index)
-        ends = self._group["meta/episode_ends"]
-        _zarr.grown(ends, index + 1)[index:] = np.array([stop], np.int64)
-        ends.resize((index + 1,))
-        self.episode_ends = np.append(self.episode_ends, np.int64(stop))
-        self._ends_on_disk = self.episode_ends
+        _zarr.side_by_side(partial(self._write_rows, key, value, start) for key, value in rows.items())
+        _zarr.side_by_side(partial(array.resize, (stop, *array.shape[1:])) for array in self._arrays.values())
+        _zarr.side_by_side(partial(self._write_fact, name, [fact], index) for name, fact in facts.items())
+        self._commit(np.array([stop], np.int64))
         return index
+
+    def extend(self, ends: Sequence[int], blocks: Iterable[tuple[str, int, np.ndarray]], **facts: Sequence[Any]) -> None:
+        """Adds many episodes at once: `ends` count from the first new row, `blocks` are (key, first new row, rows) of every key.
+
+        The ends are written last, so that a crash adds none of them. Values are taken as they are.
+        """
+        base, index = self.n_steps, self.n_episodes
+        total = base + int(ends[-1])
+        for array in self._arrays.values():
+            array.resize((total, *array.shape[1:]))
+        for key, start, rows in blocks:
+            self.array(key)[base + start : base + start + len(rows)] = rows.astype(self.keys[key].dtype, copy=False)
+        for name, values in facts.items():
+            self._write_fact(name, values, index)
+        self._commit(np.asarray(ends, np.int64) + base)
+
+    def _commit(self, new_ends: np.ndarray) -> None:
+        """Makes the episodes with these ends exist: first the values, then the shape that shows them."""
+        ends, count = self._group["meta/episode_ends"], self.n_episodes + len(new_ends)
+        _zarr.grown(ends, count)[self.n_episodes :] = new_ends
+        ends.resize((count,))
+        self.episode_ends = np.concatenate([self.episode_ends, new_ends])
+        self._ends_on_disk = self.episode_ends
 
     def _checked(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `data` in the stored dtypes; DatasetError names the key that does not fit."""
@@ -205,18 +225,27 @@ class EpisodeSet:
             raise DatasetError(f"{where}: want arrays of one length above 0, got {lengths}")
         return rows
 
-    def _write_fact(self, name: str, fact: Any, index: int) -> None:
-        value = _zarr.encode_fact(fact)
-        array = _zarr.fact_array(self._group["meta"], f"episode_{name}", value)
-        wide = tuple(np.maximum(array.shape[1:], value.shape)) if array.dtype == np.uint8 == value.dtype else array.shape[1:]
-        if array.dtype.kind == "i" and value.dtype.kind == "f" and np.isnan(value).all():
-            value = np.full(array.shape[1:], _zarr.unknown_fact(array.dtype), array.dtype)
-        if value.ndim != len(wide) or (array.dtype != np.uint8 and value.shape != wide):
-            raise DatasetError(f"{self.path}: append: fact '{name}' has shape {array.shape[1:]} so far, got {value.shape}")
+    def _write_rows(self, key: str, value: np.ndarray, start: int) -> None:
+        stop = start + len(value)
+        _zarr.grown(self._arrays[key], stop)[start:stop] = value
+
+    def _write_fact(self, name: str, facts: Sequence[Any], index: int) -> None:
+        """Writes the values of one fact for the episodes from `index` on; episodes before it that have none become unknown."""
+        values = [_zarr.encode_fact(fact) for fact in facts]
+        array = _zarr.fact_array(self._group["meta"], f"episode_{name}", values[0])
+        text = array.dtype == np.uint8
+        shape = (max([array.shape[1], *(v.size for v in values)]),) if text else array.shape[1:]
         known = min(array.shape[0], index)
-        array.resize((index + 1, *wide))
-        block = np.full((index + 1 - known, *wide), _zarr.unknown_fact(array.dtype), array.dtype)
-        block[(-1, *[slice(0, n) for n in value.shape])] = value
+        block = np.full((index + len(values) - known, *shape), _zarr.unknown_fact(array.dtype), array.dtype)
+        for row, value in zip(block[index - known :], values, strict=True):
+            if value.dtype.kind == "f" and value.ndim == 0 and np.isnan(value):
+                continue
+            if (value.dtype == np.uint8) != text or (not text and value.shape != shape):
+                raise DatasetError(
+                    f"{self.path}: append: fact '{name}' is {array.dtype}{array.shape[1:]} so far, got {value.dtype}{value.shape}"
+                )
+            row[tuple(slice(0, n) for n in value.shape)] = value
+        array.resize((index + len(values), *shape))
         array[known:] = block
 
     def _find_arrays(self) -> dict[str, zarr.Array]:
