@@ -88,5 +88,5 @@ def _constant(stats: Stats, spread: np.ndarray) -> np.ndarray:
 
 
 def _natural_spread(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Returns the unit in which a constant element deviates: 1, its own value, or the key's widest element, whichever is largest."""
+    """Returns the unit for a constant element's deviations: the largest of 1, its own value and the key's widest element."""
     return np.maximum(np.maximum(1.0, np.abs(centre)), spread.max(initial=0.0))

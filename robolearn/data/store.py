@@ -237,14 +237,14 @@ class EpisodeSet:
         shape = (max([array.shape[1], *(v.size for v in values)]),) if text else array.shape[1:]
         known = min(array.shape[0], index)
         block = np.full((index + len(values) - known, *shape), _zarr.unknown_fact(array.dtype), array.dtype)
-        for row, value in zip(block[index - known :], values, strict=True):
+        for row, value in enumerate(values, start=index - known):
             if value.dtype.kind == "f" and value.ndim == 0 and np.isnan(value):
                 continue
             if (value.dtype == np.uint8) != text or (not text and value.shape != shape):
                 raise DatasetError(
                     f"{self.path}: append: fact '{name}' is {array.dtype}{array.shape[1:]} so far, got {value.dtype}{value.shape}"
                 )
-            row[tuple(slice(0, n) for n in value.shape)] = value
+            block[(row, *(slice(0, n) for n in value.shape))] = value
         array.resize((index + len(values), *shape))
         array[known:] = block
 
