@@ -43,6 +43,7 @@ class EpisodeSet:
         self.attrs: dict[str, Any] = dict(group.attrs)
         if self.attrs.get("schema", SCHEMA) > SCHEMA:
             raise DatasetError(f"{path}: schema version {self.attrs['schema']}, this robolearn reads up to {SCHEMA}; upgrade it")
+        self.held: dict[str, np.ndarray] = {}  # whole keys in memory, shared by all windows on this set
         self._arrays = self._find_arrays()
         self.spec = Spec.from_json(self.attrs["spec"]) if "spec" in self.attrs else None
         self.task: str | None = self.attrs.get("task")

@@ -53,9 +53,7 @@ class Windows:
         self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
         self.obs_keys = tuple(obs)
         self.episodes = np.arange(dataset.n_episodes) if episodes is None else np.asarray(episodes, np.int64)
-        if not len(self.episodes):
-            raise DatasetError(f"{dataset.path}: want windows of at least one episode, got none")
-        self._arrays = {key: _load(dataset, key, cache) for key in (*obs, "action")}
+        self._arrays = {key: load_key(dataset, key, cache) for key in (*obs, "action")}
         self.keys: dict[str, ArraySpec] = {
             key: ArraySpec(
                 tuple(a.shape[1:]), str(a.dtype), dataset.keys[key].names, dataset.keys[key].unit, dataset.keys[key].frame
@@ -66,7 +64,8 @@ class Windows:
 
     def _index(self, dataset: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns per window: row of its token 0 (it may lie before the episode), the episode's bounds and index."""
-        parts = []
+        none = np.zeros(0, np.int64)
+        parts = [(none, none, none, none)]
         for episode in self.episodes:
             low, high = dataset.span(int(episode))
             last = max(low, high - self.horizon + self.pad_after + self.n_obs_steps - 1)
@@ -103,10 +102,16 @@ class Windows:
         return sum(a.nbytes for a in self._arrays.values() if not isinstance(a, np.memmap))
 
 
-def _load(dataset: EpisodeSet, key: str, cache: Path | None) -> np.ndarray:
-    """Returns a whole key: images from the frame cache, vectors as finite float32."""
-    if is_image(dataset.keys[key]):
-        return load_frames(dataset, key, cache)
+def load_key(dataset: EpisodeSet, key: str, cache: Path | None = None) -> np.ndarray:
+    """Returns a whole key, read once per set: images from the frame cache, vectors as finite float32."""
+    held = dataset.held.get(key)
+    if held is None or len(held) != dataset.n_steps:
+        held = load_frames(dataset, key, cache) if is_image(dataset.keys[key]) else _read_vectors(dataset, key)
+        dataset.held[key] = held
+    return held
+
+
+def _read_vectors(dataset: EpisodeSet, key: str) -> np.ndarray:
     values = dataset.read(key)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
