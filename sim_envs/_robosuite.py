@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ import numpy as np
 
 from robolearn import geometry
 from robolearn.core import ArraySpec, Obs, Spec, Step
-from robolearn.errors import ArrayMismatch, ConfigError
+from robolearn.errors import ArrayMismatch, BadInput, ConfigError
 from sim_envs import _mujoco
 from sim_envs._arm import JOINT_STIFFNESS, Arm
 
@@ -137,12 +138,21 @@ class RobosuiteEnv:
             arm.remember(memory)
         return self._observe()
 
-    def restore_legacy(self, row: np.ndarray) -> Obs:
-        """Puts a recorded robosuite state (1 + nq + nv,) = [time, qpos, qvel] back; controllers rest at the robot's home pose."""
+    def restore_legacy(self, row: np.ndarray, model_xml: str = "") -> Obs:
+        """Puts a state (1 + nq + nv,) = [time, qpos, qvel] of a robosuite recording back; the arms' rest pose is their home.
+
+        model_xml: the recording's model; fixed bodies that this task places (a door) are put where it has them.
+        """
         row = np.asarray(row, dtype=float)
         nq, nv = self.model.nq, self.model.nv
         if row.shape != (1 + nq + nv,):
             raise ArrayMismatch(f"{self.task} legacy state: want [time, qpos, qvel] ({1 + nq + nv},), got {row.shape}")
+        for name in self._task.placed if model_xml else ():
+            body = ElementTree.fromstring(model_xml).find(f".//body[@name='{name}']")
+            if body is None:
+                raise BadInput(f"{self.task} legacy state: its model has no body '{name}'")
+            self.model.body(name).pos[:] = np.fromstring(body.get("pos", "0 0 0"), sep=" ")
+            self.model.body(name).quat[:] = np.fromstring(body.get("quat", "1 0 0 0"), sep=" ")
         mujoco.mj_resetData(self.model, self.data)
         self.data.time, self.data.qpos[:], self.data.qvel[:] = row[0], row[1 : 1 + nq], row[1 + nq :]
         mujoco.mj_forward(self.model, self.data)

@@ -67,7 +67,9 @@ class Script:
             self._enter(self._phase + 1)
         self._tick += 1
         self._waited += 1
-        step, turn = (self._phase_now().speed * self._tempo * each for each in (self.pace.metres_per_tick, self.pace.radians_per_tick))
+        step, turn = (
+            self._phase_now().speed * self._tempo * each for each in (self.pace.metres_per_tick, self.pace.radians_per_tick)
+        )
         self._goals = [_towards(goal, target, step, turn) for goal, target in zip(self._goals, self._targets(), strict=True)]
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
@@ -124,3 +126,28 @@ def carried(env: RobosuiteEnv, name: str, world_from_wanted: np.ndarray, arm: in
     """Returns where the hand must be so that the object it holds is at `world_from_wanted` (4, 4)."""
     object_from_eef = geometry.inverse(env.object_poses()[name]) @ env.eef_pose(arm)
     return world_from_wanted @ object_from_eef
+
+
+def over(name: str, height: float, symmetry: float, turned: float = 0.0) -> Target:
+    """Returns the target of a hand pointing down, `height` [m] over an object, fingers turned to it.
+
+    turned: from the object's heading to the hand's; symmetry: turning the hand by this [rad] is as good.
+    """
+
+    def target(env: RobosuiteEnv) -> list[np.ndarray]:
+        thing = env.object_poses()[name]
+        yaw = nearest_yaw(float(geometry.yaw_of(thing[:3, :3])) + turned, symmetry)
+        return [geometry.pose(thing[:3, 3] + [0, 0, height], pointing_down(yaw))]
+
+    return target
+
+
+def held_at(name: str, wanted: Callable[[RobosuiteEnv], np.ndarray]) -> Target:
+    """Returns the target of a hand that brings the object it holds to the pose `wanted(env)` (4, 4)."""
+    return lambda env: [carried(env, name, wanted(env))]
+
+
+def raised(env: RobosuiteEnv, name: str, z: float) -> np.ndarray:
+    """Returns the object's pose (4, 4) upright, where it is, but at height `z` [m]."""
+    thing = env.object_poses()[name]
+    return geometry.pose([*thing[:2, 3], z], geometry.rotation_z(geometry.yaw_of(thing[:3, :3])))
