@@ -120,6 +120,11 @@ class EpisodeSet:
         return int(self.episode_ends[-1]) if self.n_episodes else 0
 
     @property
+    def zarr_format(self) -> int:
+        """2 or 3."""
+        return int(self._group.metadata.zarr_format)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was found and left out when the set was opened: rows of an append that did not come to its end."""
         rows = max(a.shape[0] for a in self._arrays.values()) - self.n_steps
