@@ -88,14 +88,15 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, choose: Ma
     choose: the type to use for a field, by name, instead of its annotation (the policy's own Config).
     """
     hints = typing.get_type_hints(cls)
-    fields = {f.name: (choose or {}).get(f.name, hints[f.name]) for f in dataclasses.fields(cls)}
+    declared = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = {f.name: (choose or {}).get(f.name, hints[f.name]) for f in declared}
     for key in values:
         if key not in fields:
             raise ConfigError(f"{where}: unknown field '{key}'{nearest(str(key), fields)}")
     filled = {key: _value(fields[key], value, f"{where}: {key}") for key, value in values.items()}
     missing = [
         f.name
-        for f in dataclasses.fields(cls)
+        for f in declared
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in filled
     ]
     if missing:

@@ -8,6 +8,7 @@ Policy. All functions take leading batch axes.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 Array = np.ndarray
@@ -49,13 +50,13 @@ def rotvec_from_matrix(matrix: Array) -> Array:
     return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-2] + (3,))
 
 
-def matrix_from_rotvec(rotvec: Array) -> Array:
+def matrix_from_rotvec(rotvec: ArrayLike) -> Array:
     """Returns the rotation matrix (..., 3, 3) of a rotation vector (..., 3) [rad]."""
     rotvec = np.asarray(rotvec, dtype=float)
     return Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(rotvec.shape[:-1] + (3, 3))
 
 
-def pose(position: Array, matrix: Array) -> Array:
+def pose(position: ArrayLike, matrix: ArrayLike) -> Array:
     """Returns the transform (..., 4, 4) from a position (..., 3) [m] and a rotation matrix (..., 3, 3)."""
     position, matrix = np.asarray(position, dtype=float), np.asarray(matrix, dtype=float)
     out = np.zeros(np.broadcast_shapes(position.shape[:-1], matrix.shape[:-2]) + (4, 4))
@@ -86,12 +87,12 @@ def yaw_of(matrix: Array) -> Array:
     return np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0])
 
 
-def rotation_z(yaw: Array) -> Array:
+def rotation_z(yaw: ArrayLike) -> Array:
     """Returns the rotation matrix (..., 3, 3) about z by `yaw` (...) [rad]."""
     yaw = np.asarray(yaw, dtype=float)
     return matrix_from_rotvec(np.stack([np.zeros_like(yaw), np.zeros_like(yaw), yaw], axis=-1))
 
 
-def wrap(angle: Array) -> Array:
+def wrap(angle: ArrayLike) -> Array:
     """Returns `angle` [rad] in [-pi, pi)."""
     return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi

@@ -100,12 +100,13 @@ def rollout(
                 if episode.chunk.tick != episode.steps:
                     raise SpecMismatch(f"{type(policy).__name__} planned for tick {episode.chunk.tick}, want {episode.steps}")
             chunk = episode.chunk
+            assert chunk is not None
             asked = check_action(episode.action(), env, policy)
             verdicts = {name: watcher.update(obs, chunk) for name, watcher in watchers.items()}
             alarm = next((name for name, verdict in verdicts.items() if verdict.alarm), None)
             if alarm is not None and episode.alarm_step is None:
                 episode.alarm_step = episode.steps
-                if on_alarm == HOLD or not on_alarm(alarm, _tick(episode, obs, asked, None, source, verdicts)):
+                if isinstance(on_alarm, str) or not on_alarm(alarm, _tick(episode, obs, asked, None, source, verdicts)):
                     episode.reason = f"alarm:{alarm}"
                     break
             step = env.step(asked)
