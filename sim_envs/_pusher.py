@@ -1,6 +1,6 @@
 """The scripted expert of PushT: tries pushes in a simulator of its own and makes the one that leaves the tee nearest to its goal.
 
-A greedy look-ahead of one push, not a demonstrator of skill: it may stop at a pose that no single push improves.
+A greedy look-ahead of one push. It knows the whole state and the physics, which no learned policy does.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -66,6 +67,13 @@ class Subject:
     checkpoint: Path | None = None
 
     @property
+    def weights_sha256(self) -> str | None:
+        """The fingerprint of the weights, None for an expert."""
+        if self.checkpoint is None:
+            return None
+        return hashlib.sha256((self.checkpoint / "weights.safetensors").read_bytes()).hexdigest()
+
+    @property
     def folder(self) -> Path:
         """Where results are kept."""
         return (self.run or Path("data/runs") / f"expert_{self.task}") / "eval"
@@ -94,6 +102,7 @@ class Evaluation:
             "task": self.subject.task,
             "run": self.subject.label,
             "checkpoint": self.subject.checkpoint.name if self.subject.checkpoint else None,
+            "weights_sha256": self.subject.weights_sha256,
             "env": dict(self.subject.env),
             "seeds": list(self.options.seeds),
             "max_steps": self.max_steps,

@@ -29,9 +29,9 @@ def card(title: str, body: str, note: str = "") -> str:
     return f'<section class="card"><h2>{html.escape(title)}</h2>{body}{tail}</section>'
 
 
-def grid(cards: Sequence[str]) -> str:
+def grid(cards: Sequence[str], small: bool = False) -> str:
     """Returns boxes side by side where there is room."""
-    return f'<div class="grid">{"".join(cards)}</div>'
+    return f'<div class="grid{" small" if small else ""}">{"".join(cards)}</div>'
 
 
 def figure(value: str, note: str) -> str:
@@ -76,7 +76,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]]) -> str:
     for i, (name, value, low, high) in enumerate(rows):
         y = top + step * i + 30
         marks.append(
-            f'<text x="{_x(0)}" y="{y - 14}">{html.escape(name)}</text>'
+            f'<text x="{_x(0)}" y="{y - 14}">{html.escape(name)}: {value:.3f} [{low:.3f}, {high:.3f}]</text>'
             f'<line x1="{_x(low):.1f}" x2="{_x(high):.1f}" y1="{y}" y2="{y}" stroke="var(--{"ab"[i % 2]})" stroke-width="5" '
             f'stroke-linecap="round" opacity=".45"/><circle cx="{_x(value):.1f}" cy="{y}" r="6" fill="var(--{"ab"[i % 2]})"/>'
         )

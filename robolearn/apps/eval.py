@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from robolearn.apps import _html, _video
-from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_first, find
+from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_first, find, row
 from robolearn.apps._report import git_state, write_json
 from robolearn.core import ArraySpec
 from robolearn.data.store import EpisodeSet
@@ -123,10 +123,11 @@ def write(done: Evaluation, folder: Path, videos: int) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     commit, _ = git_state()
+    same = {"weights_sha256": done.subject.weights_sha256 or "", "commit": commit or ""}
     with (part / "episodes.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, "commit"))
+        writer = csv.DictWriter(file, (*COLUMNS, *same))
         writer.writeheader()
-        writer.writerows({**row, "commit": commit or ""} for row in done.rows)
+        writer.writerows({**row, **same} for row in done.rows)
     write_json(part / "result.json", done.figures(), seed=done.options.seed)
     env = dict(done.subject.env) | {"max_steps": done.max_steps}
     chosen = [record for record, _ in zip(failures_first(done.records), range(videos), strict=False)]
@@ -167,7 +168,7 @@ def report(done: Evaluation, films: Mapping[int, Path]) -> str:
     ]
     parts = [_html.grid(cards)]
     if players:
-        parts += ["<h2>Episodes, failures first</h2>", _html.grid(players)]
+        parts += ["<h2>Episodes, failures first</h2>", _html.grid(players, small=True)]
     parts.append(_html.card("All episodes", _html.table(COLUMNS, [[r[c] for c in COLUMNS] for r in done.rows])))
     parts.append(_html.card("How it was measured", _html.facts(_facts(done))))
     first, last = done.options.seeds[0], done.options.seeds[-1]
@@ -212,12 +213,5 @@ def save_states(done: Evaluation, path: Path, overwrite: bool) -> None:
     target = EpisodeSet.create(path, spec, task=done.subject.task, env=env, meta=meta, extra=extra, overwrite=overwrite)
     for record in kept:
         assert record.states is not None
-        facts = {k: v for k, v in zip(COLUMNS, _values(record), strict=True)}
-        target.append({"sim_state": record.states[:-1], "action": record.actions}, final_state=record.states[-1], **facts)
-
-
-def _values(record: Any) -> list[Any]:
-    from robolearn.apps._evaluate import row
-
-    found = row(record.outcome)
-    return [found[c] for c in COLUMNS]
+        rows = {"sim_state": record.states[:-1], "action": record.actions}
+        target.append(rows, final_state=record.states[-1], **row(record.outcome))
