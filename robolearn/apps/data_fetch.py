@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tqdm import tqdm
 
+from robolearn.apps import replay
 from robolearn.apps._report import write_json
 from robolearn.data import fetch
 from robolearn.data.store import EpisodeSet
+from sim_envs import _base as tasks
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,9 @@ def run(cfg: Config) -> int:
 
 
 def _replay_error_px(dataset: EpisodeSet) -> float:
-    """Returns how far [px] the simulator's states are from the recorded ones."""
-    from robolearn.apps.replay import replay_pusht
-
-    print("robolearn: replaying all episodes open loop", file=sys.stderr)
-    return float(replay_pusht(dataset)["max_state_error_px"])
+    """Returns how far [px] the simulator's states are from the recorded ones, all episodes replayed from their seeds."""
+    found = replay.Replay()
+    with closing(tasks.make("pusht")) as body:
+        for episode in tqdm(range(dataset.n_episodes), desc="replay", unit="episode", leave=False, disable=None):
+            replay.replay_episode(dataset, body, episode, found)
+    return float(replay.to_figures("pusht", dataset.n_episodes, found)["max_state_error_px"])
