@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.conv import Conv, Grow, NormMish, Shrink, initial
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
@@ -35,20 +36,20 @@ class UNet1d(nn.Module):
         )
         made: list[Residual] = []
 
-        def pair(channels_in: int, channels_out: int) -> nn.ModuleList:
-            made.extend(
-                (Residual(channels_in, channels_out, kernel, groups), Residual(channels_out, channels_out, kernel, groups))
-            )
+        def pair(channels_in: int, channels_out: int, level: int) -> nn.ModuleList:
+            size = (kernel, groups, horizon // 2**level)
+            made.extend((Residual(channels_in, channels_out, *size), Residual(channels_out, channels_out, *size)))
             return nn.ModuleList(made[-2:])
 
+        deep = len(dims) - 1
         wide = (action_dim, *dims)
-        self.down = nn.ModuleList(pair(a, b) for a, b in zip(wide, dims, strict=False))
-        self.shrink = nn.ModuleList(nn.Conv1d(d, d, 3, stride=2, padding=1) for d in dims[:-1])
-        self.middle = pair(dims[-1], dims[-1])
-        self.up = nn.ModuleList(pair(2 * a, b) for a, b in zip(dims[:0:-1], dims[-2::-1], strict=True))
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(d, d, 4, stride=2, padding=1) for d in dims[-2::-1])
-        self.final = ConvNormMish(dims[0], dims[0], kernel, groups)
-        self.leave = nn.Conv1d(dims[0], action_dim, 1)
+        self.down = nn.ModuleList(pair(wide[i], wide[i + 1], i) for i in range(len(dims)))
+        self.shrink = nn.ModuleList(Shrink(d) for d in dims[:-1])
+        self.middle = pair(dims[-1], dims[-1], deep)
+        self.up = nn.ModuleList(pair(2 * dims[i], dims[i - 1], i) for i in range(deep, 0, -1))
+        self.grow = nn.ModuleList(Grow(d) for d in dims[-2::-1])
+        self.final = ConvNormMish(dims[0], dims[0], kernel, groups, horizon)
+        self.leave = nn.Linear(dims[0], action_dim)
         self.widths = [block.channels for block in made]
         self.film_step = nn.Linear(step_dim, 2 * sum(self.widths))
         self.film_cond = nn.Linear(n_obs * cond_dim, 2 * sum(self.widths), bias=False)
@@ -60,7 +61,7 @@ class UNet1d(nn.Module):
     def denoise(self, x: Tensor, t: Tensor | None, context: Tensor) -> Tensor:
         """Returns the output (B, H, Da) for x at time t under a context from `condition`."""
         film = self._films(context + self.film_step(F.mish(self.step(times(t, x)))))
-        h = x.transpose(1, 2)
+        h = x.transpose(0, 1).contiguous()
         skips = []
         for i, level in enumerate(self.down):
             for block in level:
@@ -71,42 +72,44 @@ class UNet1d(nn.Module):
         for block in self.middle:
             h = block(h, *next(film))
         for level, grow in zip(self.up, self.grow, strict=True):
-            h = torch.cat((h, skips.pop()), dim=1)
+            h = torch.cat((h, skips.pop()), dim=-1)
             for block in level:
                 h = block(h, *next(film))
             h = grow(h)
-        return self.leave(self.final(h)).transpose(1, 2)
+        return self.leave(self.final(h)).transpose(0, 1)
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
         return self.denoise(x, t, self.condition(cond))
 
     def _films(self, film: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = film.split([w for width in self.widths for w in (width, width)], dim=-1)
-        return iter(zip(parts[::2], parts[1::2], strict=True))
+        scale, bias = film.chunk(2, dim=-1)
+        return iter(zip((1 + scale).split(self.widths, dim=-1), bias.split(self.widths, dim=-1), strict=True))
 
 
 class ConvNormMish(nn.Module):
-    """Convolution of odd kernel that keeps the length, GroupNorm, Mish: (B, C, L) to (B, C', L)."""
+    """Convolution of odd kernel that keeps the length, GroupNorm, Mish: (L, B, C) to (L, B, C')."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int, length: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2)
-        self.norm = nn.GroupNorm(groups, channels_out)
+        self.groups = groups
+        self.conv = Conv(channels_in, channels_out, kernel, length)
+        self.bias = initial(kernel, channels_in, channels_out)[1]
+        self.weight = nn.Parameter(torch.ones(channels_out))
+        self.shift = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, h: Tensor) -> Tensor:
-        return F.mish(self.norm(self.conv(h)))
+        return NormMish.apply(self.conv(h), self.bias, self.weight, self.shift, self.groups)
 
 
 class Residual(nn.Module):
-    """Two convolutions with FiLM between them, beside a straight path: (B, C, L) to (B, C', L)."""
+    """Two convolutions with FiLM (B, C') between them, beside a straight path: (L, B, C) to (L, B, C')."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int, length: int) -> None:
         super().__init__()
         self.channels = channels_out
-        self.first = ConvNormMish(channels_in, channels_out, kernel, groups)
-        self.second = ConvNormMish(channels_out, channels_out, kernel, groups)
-        self.straight = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.first = ConvNormMish(channels_in, channels_out, kernel, groups, length)
+        self.second = ConvNormMish(channels_out, channels_out, kernel, groups, length)
+        self.straight = nn.Linear(channels_in, channels_out) if channels_in != channels_out else nn.Identity()
 
     def forward(self, h: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        inner = self.first(h) * (1 + scale[..., None]) + bias[..., None]
-        return self.second(inner) + self.straight(h)
+        return self.second(torch.addcmul(bias, self.first(h), scale)) + self.straight(h)
