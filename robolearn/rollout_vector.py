@@ -57,9 +57,12 @@ class _Stream:
     actions: list[np.ndarray] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
 
-    def record(self, outcome: Outcome, width: tuple[int, ...], why: str = "") -> Record:
+    why: str = ""
+
+    def record(self, width: tuple[int, ...]) -> Record:
+        """Returns what is kept of the finished episode; `width` is the shape of an action."""
         actions = np.stack(self.actions) if self.actions else np.zeros((0, *width), np.float32)
-        return Record(outcome, actions, np.concatenate(self.states) if self.states else None, why)
+        return Record(self.episode.outcome(), actions, np.concatenate(self.states) if self.states else None, self.why)
 
 
 def rollout_vector(
@@ -73,38 +76,62 @@ def rollout_vector(
 ) -> list[Record]:
     """Returns one record a seed, in the order of `seeds`; `on_record` is told each as it ends.
 
-    An episode whose body was lost (a killed worker, an exception in the simulator) is run again from its seed at most
-    `retries` times and then counts as failed, with reason "crashed". Raises as `rollout` does.
+    An episode whose body was lost (a killed worker, an exception in the simulator) is run again from its seed, alone, so
+    that no neighbour in its worker is blamed for it; after `retries` more losses it counts as failed, with reason
+    "crashed". Raises as `rollout` does.
     """
     bodies.spec.require(policy.spec, who=type(policy).__name__)
-    queue = deque(range(len(seeds)))
-    left = dict.fromkeys(queue, retries)
-    running: dict[int, _Stream] = {}
     records: dict[int, Record] = {}
+
+    def end(job: int, record: Record) -> None:
+        records[job] = record
+        on_record(record)
+
+    lost = _run(bodies, policy, dict(enumerate(seeds)), bodies.streams, max_steps, end)
+    for job, stream in sorted(lost.items()):
+        last = stream
+        for _ in range(retries):
+            again = _run(bodies, policy, {job: seeds[job]}, 1, max_steps, end)
+            if job in records:
+                break
+            last = again[job]
+        else:
+            last.episode.success, last.episode.reason = False, "crashed"
+            end(job, last.record(bodies.spec.action.shape))
+    return [records[job] for job in range(len(seeds))]
+
+
+def _run(
+    bodies: Bodies,
+    policy: StreamPolicy,
+    jobs: Mapping[int, int],
+    streams: int,
+    max_steps: int,
+    end: Callable[[int, Record], None],
+) -> dict[int, _Stream]:
+    """Runs the episodes `jobs` (number -> seed) on the first `streams` bodies; returns those that were lost."""
+    queue = deque(jobs)
+    running: dict[int, _Stream] = {}
+    lost: dict[int, _Stream] = {}
     while queue or running:
         runs = _plan(bodies, policy, running, max_steps)
         starts: dict[int, int | None] = {}
-        for stream in range(bodies.streams):
+        for stream in range(streams):
             if stream not in running and queue:
                 job = queue.popleft()
-                running[stream] = _Stream(job, Episode(seeds[job], max_steps))
-                starts[stream] = seeds[job]
+                running[stream] = _Stream(job, Episode(jobs[job], max_steps))
+                starts[stream] = jobs[job]
         for stream, reply in sorted(bodies.ask(starts, runs).items()):
             now = running[stream]
-            if reply.lost and left[now.job] > 0:
-                left[now.job] -= 1
-                queue.appendleft(now.job)
-                del running[stream]
-                continue
             if reply.lost:
-                now.episode.success, now.episode.reason = False, "crashed"
-            else:
-                _book(policy, stream, now, reply)
+                now.why = reply.lost
+                lost[now.job] = running.pop(stream)
+                continue
+            _book(policy, stream, now, reply)
             if now.episode.reason:
-                records[now.job] = now.record(now.episode.outcome(), bodies.spec.action.shape, reply.lost)
-                on_record(records[now.job])
+                end(now.job, now.record(bodies.spec.action.shape))
                 del running[stream]
-    return [records[job] for job in range(len(seeds))]
+    return lost
 
 
 def _plan(bodies: Bodies, policy: StreamPolicy, running: Mapping[int, _Stream], max_steps: int) -> dict[int, np.ndarray]:

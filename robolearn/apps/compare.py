@@ -81,7 +81,8 @@ def paired(a: Result, b: Result, seeds: Sequence[int]) -> dict[str, Any]:
     """Returns the figures of the comparison on `seeds`; BadInput where the two do not fit each other."""
     if (a.task, a.max_steps) != (b.task, b.max_steps):
         raise BadInput(
-            f"{a.label} was evaluated on {a.task} with {a.max_steps} steps, {b.label} on {b.task} with {b.max_steps}: want the same"
+            f"want two evaluations of one kind, got {a.label} on {a.task} with {a.max_steps} steps "
+            f"and {b.label} on {b.task} with {b.max_steps}"
         )
     for side in (a, b):
         if missing := [seed for seed in seeds if seed not in side.rows]:
