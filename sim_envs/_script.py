@@ -16,17 +16,19 @@ from robolearn.errors import SpecMismatch
 from sim_envs._robosuite import RobosuiteEnv
 
 OPEN, CLOSED = -1.0, 1.0
-POINTING_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # the hand at home, fingers open along world x
+LEAN = 0.1  # of the remaining gap, per tick
+POINTING_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # the hand at home, fingers open along world y
 Target = Callable[[RobosuiteEnv], Sequence[np.ndarray]]  # world_from_eef (4, 4) for every arm
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Move to `target` and stay there until within `near` [m] and for at least `ticks`; give up waiting after `patience`."""
+    """Move to `target` until within `near` [m] and `turned` [rad] and for at least `ticks`; after `patience` ticks go on."""
 
     target: Target
     grip: float
     near: float = 0.01
+    turned: float = 0.2
     ticks: int = 0
     patience: int = 60
     speed: float = 1.0  # of the expert's usual speed
@@ -62,6 +64,7 @@ class Script:
         arms = range(len(self.env.arms))
         if self._tick < 0:
             self._goals = [self.env.eef_pose(k) for k in arms]
+            self._bias = np.zeros((len(arms), 3))
             self._enter(0)
         elif self._done() and self._phase + 1 < len(self.phases):
             self._enter(self._phase + 1)
@@ -70,12 +73,21 @@ class Script:
         step, turn = (
             self._phase_now().speed * self._tempo * each for each in (self.pace.metres_per_tick, self.pace.radians_per_tick)
         )
-        self._goals = [_towards(goal, target, step, turn) for goal, target in zip(self._goals, self._targets(), strict=True)]
+        targets = self._targets()
+        self._goals = [_towards(goal, target, step, turn) for goal, target in zip(self._goals, targets, strict=True)]
+        self._correct(targets)
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         """Returns the action (1, action) of this tick."""
-        blocks = [self._block(k, goal) for k, goal in enumerate(self._goals)]
+        blocks = [self._block(k, geometry.pose(goal[:3, 3] + self._bias[k], goal[:3, :3])) for k, goal in enumerate(self._goals)]
         return Chunk(np.concatenate(blocks)[None].astype(np.float32), self._tick)
+
+    def _correct(self, targets: Sequence[np.ndarray]) -> None:
+        """Leans against what friction leaves of the way once a goal has arrived."""
+        for k, (goal, target) in enumerate(zip(self._goals, targets, strict=True)):
+            arrived = np.linalg.norm(goal[:3, 3] - target[:3, 3]) < 1e-3
+            gap = target[:3, 3] - self.env.eef_pose(k)[:3, 3]
+            self._bias[k] = np.clip(self._bias[k] + LEAN * gap, -0.02, 0.02) if arrived else 0.8 * self._bias[k]
 
     def _enter(self, phase: int) -> None:
         self._phase, self._waited = phase, 0
@@ -94,7 +106,7 @@ class Script:
         phase = self._phase_now()
         gaps = [np.linalg.norm(target[:3, 3] - self.env.eef_pose(k)[:3, 3]) for k, target in enumerate(self._targets())]
         turns = [geometry.angle_between(target[:3, :3], self.env.eef_pose(k)[:3, :3]) for k, target in enumerate(self._targets())]
-        there = max(gaps) < phase.near and max(turns) < 0.15
+        there = max(gaps) < phase.near and max(turns) < phase.turned
         return self._waited >= phase.ticks and (there or self._waited >= phase.patience)
 
     def _block(self, arm: int, goal: np.ndarray) -> np.ndarray:

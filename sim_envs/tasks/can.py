@@ -33,8 +33,8 @@ def expert(env: RobosuiteEnv, rng: np.random.Generator) -> Policy:
         Phase(over("can", 0.01, 2 * np.pi), OPEN, near=0.01, sway=0.002),
         Phase(over("can", 0.01, 2 * np.pi), CLOSED, near=0.03, ticks=8),
         Phase(held_at("can", lambda env: raised(env, "can", 1.05)), CLOSED, near=0.03),
-        Phase(held_at("can", lambda env: _over_compartment(env, 1.05)), CLOSED, near=0.02, sway=0.01),
-        Phase(held_at("can", lambda env: _over_compartment(env, 0.88)), CLOSED, near=0.02),
+        Phase(held_at("can", lambda env: _over_compartment(env, 1.05)), CLOSED, near=0.05, turned=0.3, sway=0.01),
+        Phase(held_at("can", lambda env: _over_compartment(env, 0.88)), CLOSED, near=0.05, turned=0.3),
         Phase(held_at("can", lambda env: _over_compartment(env, 0.88)), OPEN, near=0.1, ticks=5),
         Phase(over("can", 0.2, 2 * np.pi), OPEN),
     )
