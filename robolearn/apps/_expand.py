@@ -19,6 +19,7 @@ FREE, NEAR = 0.05, 0.015  # how far the aim runs ahead of the hand [m]: in the a
 TOLERANCE = 0.006  # a leg has arrived [m]; turns count as adapt.METRES_PER_RAD
 PATIENCE = 60  # ticks without getting further along the path
 LINGER = 20  # ticks at the end of the last leg before an attempt counts as unsolved
+SETTLE = 10  # ticks after which a dropped object lies still
 HELD = 4  # ticks that success must last
 GRIP_STILL = 0.0005  # the fingers have stopped [m per tick]
 
@@ -28,14 +29,15 @@ class Recipe:
     """What the motion of a task is relative to.
 
     source: the task's name in the recording; moved: the object the hand picks up; bodies: names it may have in the recorded
-    model; order: its symmetry about its z axis (1 none, 4 square, 360 round); onto: the object it is put on, with its names
-    ("" for a place in the world); places: whether it is put anywhere.
+    model; order: its symmetry about its z axis (1 none, 4 square, 360 round) for the fingers; fits: the same for the place it is
+    put; onto: the object it is put on, with its names ("" for a place in the world); places: whether it is put anywhere.
     """
 
     source: str
     moved: str
     bodies: tuple[str, ...]
     order: int = 1
+    fits: int = 1
     places: bool = True
     onto: str = ""
     onto_bodies: tuple[str, ...] = ()
@@ -48,9 +50,11 @@ class Recipe:
 
 RECIPES = {
     "lift": Recipe("lift", "cube", ("cube", "cube_main"), order=4, places=False),
-    "stack": Recipe("stack", "cubeA", ("cubeA", "cubeA_main"), order=4, onto="cubeB", onto_bodies=("cubeB", "cubeB_main")),
-    "can": Recipe("pick_place", "can", ("Can0", "Can_main"), order=360),
-    "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), order=4),
+    "stack": Recipe(
+        "stack", "cube_a", ("cubeA", "cubeA_main"), order=4, fits=4, onto="cube_b", onto_bodies=("cubeB", "cubeB_main")
+    ),
+    "can": Recipe("pick_place", "can", ("Can0", "Can_main"), order=360, fits=360),
+    "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), order=1, fits=4),
 }
 
 
@@ -78,7 +82,8 @@ class Attempt:
         """Resets the body by `seed`, follows the source's legs and returns what was recorded; Failed with the reason."""
         self.obs = self.env.reset(seed)
         source, cuts, recipe = self.source, self.cuts, self.recipe
-        home, thing = self.env.eef_pose(), self.env.object_poses()[recipe.moved]
+        home = self.env.eef_pose()
+        thing = self.thing = self.settled_object()
         way = adapt.grasp_path(
             source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release
         )
@@ -95,19 +100,29 @@ class Attempt:
             self.tick(self.aim)
         raise Failed("unsolved")
 
+    def settled_object(self) -> np.ndarray:
+        """Returns where the object (4, 4) will lie: resets drop it from a little above; the body is left as it was."""
+        state, home = self.env.state(), self.env.eef_pose()
+        self.closing = False
+        for _ in range(SETTLE):
+            self.env.step(self.command(home))
+        thing = self.env.object_poses()[self.recipe.moved]
+        self.obs = self.env.restore(state)
+        return thing
+
     def place(self) -> None:
         """Takes the object in the hand to its target, from above, and lets go."""
         source, cuts, recipe = self.source, self.cuts, self.recipe
         poses = self.env.object_poses()
         hand = self.env.eef_pose()
         hand_from_object = geometry.inverse(hand) @ poses[recipe.moved]
-        if np.linalg.norm(hand_from_object[:3, 3]) > 0.12:
+        if poses[recipe.moved][2, 3] < self.thing[2, 3] + 0.5 * adapt.RISEN:
             raise Failed("missed")
         wanted = source.things[recipe.moved][cuts.place : cuts.release]
         if recipe.onto:
             onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
             wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
-        way = adapt.place_path(wanted, hand_from_object, recipe.order, hand)
+        way = adapt.place_path(wanted, hand_from_object, recipe.fits, hand)
         way = adapt.turned(way, way[-1])
         self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
         self.follow(
@@ -149,24 +164,25 @@ class Attempt:
     def tick(self, aim: np.ndarray) -> None:
         """Asks for the pose `aim` (4, 4) for one tick and records it; raises Solved once the task has been solved for a while."""
         self.aim = aim
-        grip = 1.0 if self.closing else -1.0
-        action = np.concatenate([aim[:3, 3], geometry.rot6d_from_matrix(aim[:3, :3]), [grip]]).astype(np.float32)
+        action = self.command(aim)
         self.episode.rows.append({**self.obs, "action": action, "sim_state": self.env.state()})
         if len(self.episode.rows) > self.env.config.max_steps:
             raise Failed("too long")
-        step = self.env.step(self.disturbed(aim, grip))
+        step = self.env.step(self.disturbed(aim) if self.noise else action)
         self.obs: Obs = step.obs
         self.solved = self.solved + 1 if step.success else 0
         if self.solved >= HELD:
             raise Solved
 
-    def disturbed(self, aim: np.ndarray, grip: float) -> np.ndarray:
-        """Returns the action that is carried out: the recorded one with noise, so that the data show how to come back."""
-        out = aim
-        if self.noise:
-            turn = geometry.matrix_from_rotvec(self.noise / adapt.METRES_PER_RAD * self.rng.normal(size=3))
-            out = geometry.pose(aim[:3, 3] + self.noise * self.rng.normal(size=3), turn @ aim[:3, :3])
-        return np.concatenate([out[:3, 3], geometry.rot6d_from_matrix(out[:3, :3]), [grip]]).astype(np.float32)
+    def command(self, aim: np.ndarray) -> np.ndarray:
+        """Returns the body's action for the pose `aim` (4, 4) and the present gripper command."""
+        grip = 1.0 if self.closing else -1.0
+        return np.concatenate([aim[:3, 3], geometry.rot6d_from_matrix(aim[:3, :3]), [grip]]).astype(np.float32)
+
+    def disturbed(self, aim: np.ndarray) -> np.ndarray:
+        """Returns the action that is carried out instead of the recorded one, so that the data show how to come back."""
+        turn = geometry.matrix_from_rotvec(self.noise / adapt.METRES_PER_RAD * self.rng.normal(size=3))
+        return self.command(geometry.pose(aim[:3, 3] + self.noise * self.rng.normal(size=3), turn @ aim[:3, :3]))
 
 
 class Solved(Exception):

@@ -78,11 +78,11 @@ def find_cuts(source: Source, moved: str) -> Cuts:
     """
     height = source.things[moved][:, 2, 3]
     hand = source.hand[:, :3, 3]
-    rest = np.median(height[: max(1, int(np.argmax(height > height.min() + RISEN)))])
-    risen = height > rest + RISEN
-    if not risen.any():
+    top = int(np.argmax(height))
+    rest = np.median(height[: top + 1])
+    if height[top] < rest + RISEN:
         raise DatasetError(f"the demonstration never lifts '{moved}' by {100 * RISEN:g} cm")
-    carry = int(np.argmax(risen))
+    carry = int(np.flatnonzero(height[:top] < rest + RISEN)[-1]) + 1
     flips = np.flatnonzero(np.diff(debounce(source.closing))) + 1
     before, after = flips[flips < carry], flips[flips >= carry]
     if not len(before):
