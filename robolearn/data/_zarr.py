@@ -177,7 +177,7 @@ def encode_fact(value: Any) -> np.ndarray:
     if value is None:
         return np.array(np.nan)
     array = np.asarray(value)
-    kinds = {"b": "int8", "i": "int64", "u": "int64", "f": "float64"}
+    kinds = {"b": "int8", "i": "int8" if array.dtype == np.int8 else "int64", "u": "int64", "f": "float64"}
     if array.dtype.kind not in kinds:
         raise DatasetError(f"want a fact that is text, a number or an array of numbers, got {value!r}")
     return array.astype(kinds[array.dtype.kind])

@@ -11,16 +11,16 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from robolearn.core import ArraySpec, Spec
+from robolearn.data.convert._copy import built_aside
 from robolearn.data.images import row_blocks
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import AlreadyExists, BadInput, DatasetError
+from robolearn.errors import BadInput, DatasetError
 
 ROBOSUITE_WHEEL = "robosuite==1.0.1"
 ROBOSUITE_WHEEL_SHA256 = "92d45d7ad57e6d8a63becc96d14a038e17ab1919c00d771a4bbb6e6fc7aa4810"
@@ -51,20 +51,6 @@ PUSHT_SPEC = Spec(
     action=ArraySpec((2,), "float32", ("x", "y"), "px", "table"),
     hz=10.0,
 )
-
-
-@contextmanager
-def built_aside(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a path beside `out` to build at, and renames it to `out` when the block ends without an error."""
-    if out.exists() and not overwrite:
-        raise AlreadyExists(out, "dataset")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        part = Path(folder) / out.name
-        yield part
-        if out.exists():
-            shutil.rmtree(out)
-        part.replace(out)
 
 
 def fetch_robosuite_human(out: Path, source: Path | None = None, overwrite: bool = False) -> str:

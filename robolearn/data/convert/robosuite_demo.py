@@ -15,6 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from robolearn.core import ArraySpec, Spec
+from robolearn.data.convert._copy import built_aside
+from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError, nearest
 
 ROBOTS = ("Panda", "Sawyer", "Baxter", "IIWA", "Jaco", "Kinova3", "UR5e")
@@ -103,6 +106,31 @@ def read_demo(path: str | Path, index: int = 0) -> Demo:
             hz=_rate(states),
             not_carried=not_carried,
         )
+
+
+def read(src: Path, dst: Path, *, task: str = "", hz: float | None = None, overwrite: bool = False) -> tuple[str, ...]:
+    """Writes all demonstrations of a demo.hdf5 as a set with `sim_state` and `action`; returns what it could not carry.
+
+    Facts of each episode: source (sha256 of the file), demo, model_xml and its sha256. task, hz: instead of the file's own.
+    """
+    demos = [read_demo(src, index) for index in range(count_demos(src))]
+    first = demos[0]
+    spec = Spec({}, ArraySpec(first.actions.shape[1:], "float64"), hz or first.hz, codec=first.codec)
+    extra = {"sim_state": ArraySpec(first.states.shape[1:], "float64", frame="world", unit="s, then the model's own")}
+    meta = {"robot": first.robot, "env_name": first.env_name, "operator": "human"}
+    with built_aside(dst, overwrite) as part:
+        made = EpisodeSet.create(part, spec, task=task or first.task, env={}, meta=meta, extra=extra, durable=False)
+        for index, demo in enumerate(demos):
+            model = hashlib.sha256(demo.model_xml.encode()).hexdigest()
+            facts = {"source": demo.source_sha256, "demo": index, "model_sha256": model, "model_xml": demo.model_xml}
+            made.append({"sim_state": demo.states, "action": demo.actions}, **facts)
+    lost = [f"array '{name}'" for name in first.not_carried]
+    rates = {demo.hz for demo in demos}
+    if len(rates) > 1:
+        lost.append(
+            f"different control rates ({', '.join(f'{rate:g}' for rate in sorted(rates))} Hz): the set says {spec.hz:g} Hz"
+        )
+    return (*lost, "observations, seeds, success: such a file has none; they follow from sim_state in the simulator")
 
 
 def _file_of(path: Path) -> Path:
