@@ -32,6 +32,7 @@ class Phase:
     ticks: int = 0
     patience: int = 60
     speed: float = 1.0  # of the expert's usual speed
+    until: Callable[[RobosuiteEnv], bool] | None = None  # what ends the phase instead of being near
     sway: float = 0.0  # [m] standard deviation of where the hand goes instead, like a person's
 
 
@@ -104,6 +105,8 @@ class Script:
 
     def _done(self) -> bool:
         phase = self._phase_now()
+        if phase.until is not None:
+            return phase.until(self.env) or self._waited >= phase.patience
         gaps = [np.linalg.norm(target[:3, 3] - self.env.eef_pose(k)[:3, 3]) for k, target in enumerate(self._targets())]
         turns = [geometry.angle_between(target[:3, :3], self.env.eef_pose(k)[:3, :3]) for k, target in enumerate(self._targets())]
         there = max(gaps) < phase.near and max(turns) < phase.turned
