@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TILE = 4  # outputs computed together; at 8 the rounding error grows five times
@@ -49,9 +50,8 @@ class Conv(nn.Module):
 
     def unfolded(self, x: Tensor) -> Tensor:
         """Returns the sums as one product over (tap, channel)."""
-        edge = x.new_zeros(self.kernel // 2, *x.shape[1:])
-        padded = torch.cat((edge, x, edge))
-        taps = torch.cat([padded[k : k + self.length] for k in range(self.kernel)], dim=-1)
+        half = self.kernel // 2
+        taps = F.pad(x, (0, 0, 0, 0, half, half)).unfold(0, self.kernel, 1).transpose(2, 3).flatten(2)  # (L, B, kernel * C)
         return taps @ self.weight.flatten(0, 1)
 
 
@@ -83,6 +83,13 @@ class Grow(nn.Module):
         even = torch.cat((torch.cat((edge, x[:-1])), x), dim=-1) @ self.weight[[3, 1]].flatten(0, 1)
         odd = torch.cat((x, torch.cat((x[1:], edge))), dim=-1) @ self.weight[[2, 0]].flatten(0, 1)
         return torch.stack((even, odd), dim=1).flatten(0, 1) + self.bias
+
+
+def norm_mish(x: Tensor, bias: Tensor, weight: Tensor, shift: Tensor, groups: int) -> Tensor:
+    """Returns mish(groupnorm(x + bias) * weight + shift) for x (L, B, C)."""
+    if torch.is_grad_enabled() or x.shape[1] >= FEW:
+        return NormMish.apply(x, bias, weight, shift, groups)
+    return F.mish(F.group_norm((x + bias).permute(1, 2, 0), groups, weight, shift)).permute(2, 0, 1)
 
 
 class NormMish(torch.autograd.Function):

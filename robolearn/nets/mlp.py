@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.dropout import Dropout
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
@@ -58,7 +59,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, expansion * width)
         self.down = nn.Linear(expansion * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, h: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         inner = self.norm(h) * (1 + scale) + bias

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.dropout import Dropout
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
@@ -85,7 +86,7 @@ class Layer(nn.Module):
         self.attend = Attention(width, heads, dropout)
         self.cross = Attention(width, heads, dropout)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, h: Tensor, now: Tensor, keys: Tensor, values: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None
@@ -103,7 +104,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.rate = heads, dropout
+        self.heads, self.dropout = heads, Dropout(dropout)
         self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
 
@@ -113,8 +114,13 @@ class Attention(nn.Module):
         return self._split(key), self._split(value)
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        rate = self.rate if self.training else 0.0
-        seen = F.scaled_dot_product_attention(self._split(self.query(h)), keys, values, attn_mask=mask, dropout_p=rate)
+        query = self._split(self.query(h))
+        if self.training and self.dropout.rate:
+            scores = query * query.shape[-1] ** -0.5 @ keys.transpose(-1, -2)
+            scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+            seen = self.dropout(scores.softmax(dim=-1)) @ values
+        else:
+            seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return self.out(seen.transpose(1, 2).flatten(2))
 
     def _split(self, tokens: Tensor) -> Tensor:

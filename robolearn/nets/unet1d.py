@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robolearn.nets.conv import Conv, Grow, NormMish, Shrink, initial
+from robolearn.nets.conv import Conv, Grow, Shrink, initial, norm_mish
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
@@ -98,7 +98,7 @@ class ConvNormMish(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels_out))
 
     def forward(self, h: Tensor) -> Tensor:
-        return NormMish.apply(self.conv(h), self.bias, self.weight, self.shift, self.groups)
+        return norm_mish(self.conv(h), self.bias, self.weight, self.shift, self.groups)
 
 
 class Residual(nn.Module):

@@ -8,21 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CROPS = {84: 76, 96: 84, 240: 216}  # the crops of the published settings; other sizes keep nine tenths
+from robolearn.errors import ConfigError
 
 
 class VisionEncoder(nn.Module):
     """Maps images (N, H, W, 3), uint8 or float in [0, 1], to (N, features).
 
-    Crops `crop` (height, width) at random in training and in the centre otherwise; (0, 0) keeps the whole image.
+    Crops `crop` (height, width) at random in training and in the centre otherwise; None keeps the whole image.
+    Published crops: 76 of 84 pixels, 84 of 96, 216 of 240.
     """
 
     def __init__(self, size: tuple[int, int], crop: tuple[int, int] | None = None, features: int = 64, width: int = 64) -> None:
         super().__init__()
         self.size = size
-        self.crop = default_crop(size) if crop is None else crop if crop != (0, 0) else size
+        self.crop = crop or size
         if self.crop[0] > size[0] or self.crop[1] > size[1]:
-            raise ValueError(f"crop {self.crop} is larger than the image {size}")
+            raise ConfigError(f"crop {self.crop} is larger than the image {size}; give a smaller one")
         self.trunk = ResNet18(width)
         self.pool = SpatialSoftmax(8 * width, points=features // 2)
         self.leave = nn.Linear(features // 2 * 2, features)
@@ -93,11 +94,6 @@ class SpatialSoftmax(nn.Module):
 def norm(channels: int) -> nn.GroupNorm:
     """Returns the GroupNorm that stands where ResNet-18 has BatchNorm: sixteen channels a group."""
     return nn.GroupNorm(max(1, channels // 16), channels)
-
-
-def default_crop(size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the crop (height, width) for images of a size: the published one where there is one, else nine tenths."""
-    return CROPS.get(size[0], round(0.9 * size[0])), CROPS.get(size[1], round(0.9 * size[1]))
 
 
 def centre_crop(images: Tensor, crop: tuple[int, int]) -> Tensor:
