@@ -193,9 +193,13 @@ def decode_text(rows: np.ndarray) -> np.ndarray:
     return np.array([bytes(row).rstrip(b"\0").decode() for row in rows], dtype=np.str_) if len(rows) else np.zeros(0, "U1")
 
 
-def missing_chunks(array: zarr.Array) -> int:
-    """Returns how many chunks (shards) that the array's shape promises are not in the store."""
-    return int(array._nshards - array.nchunks_initialized) if array.shape[0] else 0
+def missing_chunks(folder: Path, array: zarr.Array) -> int:
+    """Returns how many of the files that the shape of the array in `folder` promises are not there (0 inside a zip)."""
+    if not folder.is_dir():
+        return 0
+    step = array.shards[0] if array.shards else array.chunks[0]
+    names = (array.metadata.encode_chunk_key((i, *[0] * (array.ndim - 1))) for i in range(-(-array.shape[0] // step)))
+    return sum(not (folder / name).is_file() for name in names)
 
 
 def read_rows(array: zarr.Array, start: int, stop: int | None, where: str) -> np.ndarray:

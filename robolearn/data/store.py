@@ -125,10 +125,15 @@ class EpisodeSet:
         return int(self._group.metadata.zarr_format)
 
     @property
+    def ends_left_out(self) -> int:
+        """Number of stored episode ends that do not rise or lie outside the arrays, and everything after them."""
+        return len(self._ends_on_disk) - self.n_episodes
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was found and left out when the set was opened: rows of an append that did not come to its end."""
         rows = max(a.shape[0] for a in self._arrays.values()) - self.n_steps
-        ends = len(self._ends_on_disk) - self.n_episodes
+        ends = self.ends_left_out
         found = [f"{rows} rows after the last episode (an append that was cut off)"] if rows else []
         return tuple(found + ([f"{ends} episode ends that point outside the arrays or do not rise"] if ends else []))
 
