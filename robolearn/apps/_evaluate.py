@@ -173,15 +173,15 @@ def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[R
     from robolearn.training.checkpoint import load_policy
 
     assert subject.checkpoint is not None
-    policy = load_policy(subject.checkpoint, device=_device(options.device), sampling=options.sampling)
+    workers = max(1, min(options.workers, options.episodes))
+    most = options.envs_per_worker or min(BODIES_PER_WORKER, -(-options.episodes // workers))
+    policy = load_policy(subject.checkpoint, _device(options.device), workers * most, options.sampling)
     images = [key for key, array in policy.spec.obs.items() if array.is_image]
     env = tasks.with_cameras(subject.env, images)
     max_steps = options.max_steps or tasks.configure(subject.task, env).max_steps
-    workers = max(1, min(options.workers, options.episodes))
-    bodies = options.envs_per_worker or min(2 if images else BODIES_PER_WORKER, -(-options.episodes // workers))
+    bodies = most if options.envs_per_worker or not images else min(2, most)
     make = partial(tasks.make, subject.task, dict(env) | {"max_steps": max_steps})
     with Pool(make, workers, bodies, options.keep_states) as pool:
-        policy = load_policy(subject.checkpoint, _device(options.device), pool.streams, options.sampling)
         records = rollout_vector(pool, policy, options.seeds, max_steps=max_steps, on_record=on_record)
         return records, max_steps, pool.versions, pool.spec
 

@@ -58,7 +58,8 @@ class Learned:
         stream = self.streams[i]
         for key, spec in self.spec.obs.items():
             spec.check(obs[key], f"observation '{key}'")
-        row = {key: self.normalizer.normalize(key, obs[key]) for key in self.spec.obs}
+        images = self.spec.obs.keys() - self.normalizer.scale.keys()  # pass as they are
+        row = {key: obs[key] if key in images else self.normalizer.normalize(key, obs[key]) for key in self.spec.obs}
         n_obs = self.net.config.n_obs_steps
         if not stream.history:
             stream.history = deque([row] * n_obs, maxlen=n_obs)
