@@ -18,6 +18,7 @@ from robolearn.data.source import Source
 FREE, NEAR = 0.05, 0.015  # how far the aim runs ahead of the hand [m]: in the air, and close to things
 TOLERANCE = 0.006  # a leg has arrived [m]; turns count as adapt.METRES_PER_RAD
 PATIENCE = 60  # ticks without getting further along the path
+CONTACT, SLACK = 8, 0.03  # ticks without getting further, this near to the end [m]: something is in the way, go on
 LINGER = 20  # ticks at the end of the last leg before an attempt counts as unsolved
 SETTLE = 10  # ticks after which a dropped object lies still
 HELD = 4  # ticks that success must last
@@ -30,7 +31,8 @@ class Recipe:
 
     source: the task's name in the recording; moved: the object the hand picks up; bodies: names it may have in the recorded
     model; order: its symmetry about its z axis (1 none, 4 square, 360 round) for the fingers; fits: the same for the place it is
-    put; onto: the object it is put on, with its names ("" for a place in the world); places: whether it is put anywhere.
+    put; places: whether it is put anywhere; onto: the object it is put on, with its names ("" for a place in the world);
+    place_reach: where the last part of that way begins [m]; above: how far over it the hand comes from [m].
     """
 
     source: str
@@ -41,6 +43,8 @@ class Recipe:
     places: bool = True
     onto: str = ""
     onto_bodies: tuple[str, ...] = ()
+    place_reach: float = adapt.REACH
+    above: float = 0.0
 
     @property
     def all_bodies(self) -> dict[str, tuple[str, ...]]:
@@ -51,10 +55,18 @@ class Recipe:
 RECIPES = {
     "lift": Recipe("lift", "cube", ("cube", "cube_main"), order=4, places=False),
     "stack": Recipe(
-        "stack", "cube_a", ("cubeA", "cubeA_main"), order=4, fits=4, onto="cube_b", onto_bodies=("cubeB", "cubeB_main")
+        source="stack",
+        moved="cube_a",
+        bodies=("cubeA", "cubeA_main"),
+        order=4,
+        fits=4,
+        onto="cube_b",
+        onto_bodies=("cubeB", "cubeB_main"),
+        place_reach=0.03,
+        above=0.03,
     ),
     "can": Recipe("pick_place", "can", ("Can0", "Can_main"), order=360, fits=360),
-    "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), order=1, fits=4),
+    "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), fits=4, place_reach=0.03, above=0.05),
 }
 
 
@@ -118,16 +130,16 @@ class Attempt:
         hand_from_object = geometry.inverse(hand) @ poses[recipe.moved]
         if poses[recipe.moved][2, 3] < self.thing[2, 3] + 0.5 * adapt.RISEN:
             raise Failed("missed")
-        wanted = source.things[recipe.moved][cuts.place : cuts.release]
+        wanted = adapt.upright(source.things[recipe.moved][cuts.place : cuts.release])
         if recipe.onto:
             onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
             wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
         way = adapt.place_path(wanted, hand_from_object, recipe.fits, hand)
         way = adapt.turned(way, way[-1])
         self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
-        self.follow(
-            [Leg("carry", adapt.over(hand, way[0]), self.closing, FREE), Leg("place", adapt.homing(way), self.closing, NEAR)]
-        )
+        corners = adapt.over(hand, way[0], recipe.above)
+        down = np.concatenate([corners[-1:], adapt.homing(way)])
+        self.follow([Leg("carry", corners, self.closing, FREE), Leg("place", down, self.closing, NEAR)])
         self.grip(bool(source.closing[cuts.release]) if cuts.release < len(source.closing) else self.closing)
 
     def follow(self, legs: Sequence[Leg]) -> None:
@@ -141,6 +153,8 @@ class Attempt:
                 self.tick(pursuit.aim(self.env.eef_pose()))
                 gained = before[1] - adapt.metric(pursuit.path[-1], self.env.eef_pose())
                 stalled = 0 if pursuit.k > before[0] or gained > 0.0005 else stalled + 1
+                if last and stalled > CONTACT and adapt.metric(pursuit.path[-1], self.env.eef_pose()) < SLACK:
+                    break
                 if stalled > PATIENCE:
                     raise Failed(f"stuck: {leg.name}")
 

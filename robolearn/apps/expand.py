@@ -148,7 +148,7 @@ class Tries:
         self.path, self.task, self.env, self.noise = path, task, env, noise
         self.recipe = RECIPES[task]
         self.source = read_source(read_demo(path), self.recipe.all_bodies)
-        self.cuts = adapt.find_cuts(self.source, self.recipe.moved)
+        self.cuts = adapt.find_cuts(self.source, self.recipe.moved, self.recipe.place_reach)
 
     def run(self, seeds: range, workers: int) -> Iterator[Trial]:
         """Yields the trial of every seed, in the order of the seeds whatever the number of workers."""

@@ -23,6 +23,7 @@ REACH = 0.10  # the segment starts where the hand last came this near to its fir
 THIN = 0.008  # the person's path is kept to points this far apart [m]
 GRID = 0.002  # and refilled to points this far apart [m]
 SHORTEST_GRIP = 12  # a gripper command of fewer rows is a slip of the person's finger
+MOVED = 0.002  # a part this far from where it was has been touched [m]
 RISEN = 0.04  # an object this much higher than it lay has been picked up [m]
 
 
@@ -71,7 +72,7 @@ def debounce(closing: np.ndarray, shortest: int = SHORTEST_GRIP) -> np.ndarray:
     return out
 
 
-def find_cuts(source: Source, moved: str) -> Cuts:
+def find_cuts(source: Source, moved: str, place_reach: float = REACH) -> Cuts:
     """Returns where the source picks up and puts down object `moved`, found from the object's motion, not from the gripper's.
 
     That way a source whose gripper runs backwards is cut at the same rows, tried, and fails for what it is.
@@ -96,8 +97,17 @@ def find_cuts(source: Source, moved: str) -> Cuts:
     low = height[grasp : carry + 1] < rest + 0.25 * RISEN
     settled = grasp + int(max(np.argmax(still & low), 1))
     reach = nearing(hand[: grasp + 1])
-    place = carry + nearing(source.things[moved][carry:release, :3, 3])
+    place = carry + nearing(source.things[moved][carry:release, :3, 3], place_reach)
     return Cuts(reach, grasp, settled, carry, place, release, end)
+
+
+def find_contact(source: Source, part: str) -> tuple[int, int]:
+    """Returns the rows (near, touch) where the hand comes within REACH of its first contact, and where it first moves `part`."""
+    moving = metric(source.things[part], source.things[part][0]) > MOVED
+    if not moving.any():
+        raise DatasetError(f"the demonstration never moves '{part}'")
+    touch = int(np.argmax(moving))
+    return nearing(source.hand[: touch + 1, :3, 3]), touch
 
 
 def nearing(positions: np.ndarray, reach: float = REACH) -> int:
@@ -141,13 +151,17 @@ def place_path(wanted: np.ndarray, hand_from_object: np.ndarray, order: int, han
     return candidates[int(np.argmin(geometry.angle_between(candidates[:, -1, :3, :3], hand[:3, :3])))]
 
 
-def over(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns corner poses (2 or 3, 4, 4) of the way from `start` to `end` that rises first, if `end` is higher."""
-    if end[2, 3] <= start[2, 3]:
-        return np.stack([start, end])
-    corner = start.copy()
-    corner[2, 3] = end[2, 3]
-    return np.stack([start, corner, end])
+def over(start: np.ndarray, end: np.ndarray, above: float = 0.0) -> np.ndarray:
+    """Returns corner poses (n, 4, 4) of the way from `start` to the point `above` [m] over `end`: up first, if it is higher."""
+    end = lifted(end, max(0.0, above))
+    return np.stack([start, end]) if end[2, 3] <= start[2, 3] else np.stack([start, lifted(start, end[2, 3] - start[2, 3]), end])
+
+
+def lifted(pose: np.ndarray, height: float) -> np.ndarray:
+    """Returns `pose` (4, 4) moved up by `height` [m]."""
+    out = pose.copy()
+    out[2, 3] += height
+    return out
 
 
 def thin(path: np.ndarray, spacing: float = THIN) -> np.ndarray:
