@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes.util
+import importlib
 import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +26,19 @@ import mujoco
 from robolearn.core import Camera
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+HIDDEN = 5  # a geom group that is not drawn
 CV_FROM_GL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
 
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures are drawn: what costs time on a software renderer can be left out."""
+    """How pictures are drawn: what costs time on a software renderer can be left out (samples: 4 smooths edges)."""
 
-    shadows: bool = True
     reflections: bool = True
     samples: int = 4
 
 
-FAST = Look(shadows=False, reflections=False, samples=0)
+FAST = Look(reflections=False, samples=0)
 NICE = Look()
 
 
@@ -91,12 +94,12 @@ class Renderer:
 
     def __init__(self, model: mujoco.MjModel, size: int, look: Look) -> None:
         self.model, self.size, self.look = model, size, look
-        self._gl: mujoco.gl_context.GLContext | None = None
+        self._gl: Any = None
 
     def _open(self) -> None:
         model, size = self.model, self.size
         try:
-            self._gl = mujoco.GLContext(size, size)
+            self._gl = _gl_class()(size, size)
             self._gl.make_current()
         except Exception as error:
             raise MissingDependency(
@@ -111,7 +114,6 @@ class Renderer:
         model.vis.global_.offwidth, model.vis.global_.offheight, model.vis.quality.offsamples = saved
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.look.shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = self.look.reflections
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]  # robosuite: group 0 is for collisions, 1 for the eye
@@ -119,18 +121,22 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._rect = mujoco.MjrRect(0, 0, size, size)
+        atexit.register(self.close)  # before mujoco ends EGL, after which freeing fails aloud
 
     def draw(self, data: mujoco.MjData, name: str) -> np.ndarray:
         """Returns the picture (size, size, 3) uint8 that camera `name` takes now."""
         if self._gl is None:
             self._open()
-        assert self._gl is not None
         self._gl.make_current()
         self._camera.fixedcamid = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, name)
         if self._camera.fixedcamid < 0:
             raise UnknownName("camera", name, camera_names(self.model))
+        groups, shown = self.model.geom_group.copy(), in_view(self.model, data, self._camera.fixedcamid)
+        if not self.look.reflections:  # a mirror may show what is behind the camera
+            self.model.geom_group[~shown] = HIDDEN
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self.model, data, self._option, None, self._camera, everything, self._scene)
+        self.model.geom_group[:] = groups
         mujoco.mjr_render(self._rect, self._scene, self._context)
         picture = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, self._rect, self._context)
@@ -139,6 +145,22 @@ class Renderer:
     def close(self) -> None:
         """Frees the GL context."""
         if self._gl is not None:
+            atexit.unregister(self.close)
             self._context.free()
             self._gl.free()
             self._gl = None
+
+
+def in_view(model: mujoco.MjModel, data: mujoco.MjData, camera_id: int) -> np.ndarray:
+    """Returns which geoms (ngeom,) may be seen: their bounding sphere reaches into a square picture of this camera."""
+    right, up, back = ((data.geom_xpos - data.cam_xpos[camera_id]) @ data.cam_xmat[camera_id].reshape(3, 3)).T
+    radius, slope = model.geom_rbound, np.tan(0.5 * np.deg2rad(model.cam_fovy[camera_id]))
+    beside = (np.maximum(np.abs(right), np.abs(up)) + back * slope) / np.hypot(1.0, slope)  # [m] from the nearest side
+    return (radius == 0) | ((back < radius) & (beside < radius))  # a plane has no bound
+
+
+def _gl_class() -> type:
+    """Returns mujoco's context for the library MUJOCO_GL names, also when mujoco was imported before it was named."""
+    if os.environ["MUJOCO_GL"] in ("egl", "osmesa"):
+        return importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
+    return mujoco.GLContext

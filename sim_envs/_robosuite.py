@@ -49,7 +49,7 @@ class Body:
     image_size: int = 84
     max_steps: int = 400
     hz: float = 20.0
-    fast_render: bool = True  # observations without shadows, reflections and multisampling
+    fast_render: bool = True  # observations without reflections and multisampling
 
 
 @dataclass(frozen=True)
