@@ -61,15 +61,17 @@ fmt: install
 bench: install
 	@for name in loader render train policy; do .venv/bin/robolearn bench $$name --json data/bench/$$name.json || exit $$?; done
 
-# One vendor without a wheel for this machine must not keep the others away.
+# Only the SDKs themselves, at the versions of pyproject.toml; one without a package for this machine must not keep the others away.
+EXTRA = $$(.venv/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$$extra'])")
+
 sdk: install
 	@for extra in dynamixel feetech ur xarm franka robotiq; do \
-		if $(PIP) install -q -c constraints.txt ".[$$extra]"; then echo "$$extra: installed"; \
+		if $(PIP) install -q -c constraints.txt $(EXTRA); then echo "$$extra: installed"; \
 		else echo "$$extra: NOT installed (no package for this Python or machine); its robots stay unavailable"; fi; \
 	done
 
 video: install
-	@if $(PIP) install -q -c constraints.txt ".[video]"; then echo "video: installed"; \
+	@extra=video; if $(PIP) install -q -c constraints.txt $(EXTRA); then echo "video: installed"; \
 	else echo "video: NOT installed (no package for this Python or machine); hand detection stays unavailable"; fi
 
 clean:
