@@ -1,0 +1,98 @@
+"""Time one plan at batch 1, observation to chunk, for every denoiser and sampler: medians and 95th percentiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robolearn import registry
+from robolearn.apps import _bench
+from robolearn.apps._report import write_json
+from robolearn.core import ArraySpec, Spec
+from robolearn.data.normalize import Normalizer
+from robolearn.data.stats import Stats
+from robolearn.policies._learned import Learned
+
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("diffusion", {"sampler": "ddpm", "steps": 100}),
+    "ddim": ("diffusion", {"sampler": "ddim", "steps": 10}),
+    "flow-10": ("flow", {"sampler": "euler", "steps": 10}),
+    "flow-2": ("flow", {"sampler": "euler", "steps": 2}),
+}
+PRESETS: dict[str, dict[str, Any]] = {"mlp": {}, "unet1d": {}, "transformer": {"width": 256, "depth": 8}}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to time."""
+
+    denoisers: tuple[str, ...] = ("mlp", "unet1d", "transformer")
+    repeats: int = 40
+    """Interleaved plans of each sampler; at least 5. Of 100 steps a quarter as many."""
+    threads: int = 0
+    """Threads of torch; 0: as torch chooses."""
+    device: str = "auto"
+    """cpu, cuda; auto: cuda where there is one."""
+    json: Path | None = None
+    """Write the figures to this file."""
+
+
+def run(cfg: Config) -> int:
+    """Times every denoiser with every sampler and prints one line each."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    rows = []
+    for denoiser in cfg.denoisers:
+        for row in bench(denoiser, cfg, device):
+            rows.append(row)
+            print(
+                f"{row['denoiser']:<12} {row['sampler']:<8} {row['steps']:>3} steps  p50 {row['p50_ms']:7.2f} ms  "
+                f"p95 {row['p95_ms']:7.2f} ms  on {row['device']}"
+            )
+    write_json(cfg.json, {"rows": rows, "machine": _bench.machine(torch.get_num_threads())}, seed=0)
+    return 0
+
+
+def bench(denoiser: str, cfg: Config, device: str) -> list[dict[str, Any]]:
+    """Returns one row for each sampler on one denoiser."""
+    plans = {name: make_plan(denoiser, name, device) for name in SAMPLERS}
+    slow = {"ddpm": plans.pop("ddpm")}
+    reference = _bench.reference_per_s()
+    times = _bench.interleaved({n: p.plan for n, p in plans.items()}, max(5, cfg.repeats), warm=3)
+    times |= _bench.interleaved({n: p.plan for n, p in slow.items()}, max(5, cfg.repeats // 4))
+    return [
+        {
+            "denoiser": denoiser,
+            "params": sum(p.numel() for p in {**slow, **plans}[name].net.parameters()),
+            "sampler": name.split("-")[0],
+            "steps": SAMPLERS[name][1]["steps"],
+            "p50_ms": float(np.quantile(times[name], 0.5)) * 1e3,
+            "p95_ms": float(np.quantile(times[name], 0.95)) * 1e3,
+            "plans": len(times[name]),
+            "device": device,
+            "reference_per_s": reference,
+            "load_1min": _bench.machine(0)["load_1min"],
+        }
+        for name in SAMPLERS
+    ]
+
+
+def make_plan(denoiser: str, sampler: str, device: str) -> Learned:
+    """Returns an untrained policy of PushT's shapes that has seen its first observation."""
+    torch.manual_seed(0)
+    spec = Spec(obs={"state": ArraySpec((5,)), "keypoint": ArraySpec((9, 2))}, action=ArraySpec((2,)), hz=10.0)
+    policy, fields = SAMPLERS[sampler]
+    module = registry.load("robolearn.policies", policy, what="policy")
+    config = dataclasses.replace(module.Config(), denoiser=denoiser, **PRESETS[denoiser], **fields)
+    arrays = {**spec.obs, "action": spec.action}
+    stats = {k: Stats(np.zeros(a.shape), np.ones(a.shape), np.full(a.shape, 0.5), np.ones(a.shape), 1) for k, a in arrays.items()}
+    learned = Learned(module.Net(config, spec), spec, Normalizer.fit(stats, {}), device=device)
+    learned.reset(0)
+    learned.observe({k: np.zeros(a.shape, np.float32) for k, a in spec.obs.items()}, None)
+    return learned
