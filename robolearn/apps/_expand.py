@@ -19,6 +19,7 @@ FREE, NEAR = 0.05, 0.015  # how far the aim runs ahead of the hand [m]: in the a
 TOLERANCE = 0.006  # a leg has arrived [m]; turns count as adapt.METRES_PER_RAD
 PATIENCE = 60  # ticks without getting further along the path
 CONTACT, SLACK = 8, 0.03  # ticks without getting further, this near to the end [m]: something is in the way, go on
+WAIT = 10  # ticks for a row of contact
 LINGER = 20  # ticks at the end of the last leg before an attempt counts as unsolved
 SETTLE = 10  # ticks after which a dropped object lies still
 HELD = 4  # ticks that success must last
@@ -32,7 +33,8 @@ class Recipe:
     source: the task's name in the recording; moved: the object the hand picks up; bodies: names it may have in the recorded
     model; order: its symmetry about its z axis (1 none, 4 square, 360 round) for the fingers; fits: the same for the place it is
     put; places: whether it is put anywhere; onto: the object it is put on, with its names ("" for a place in the world);
-    place_reach: where the last part of that way begins [m]; above: how far over it the hand comes from [m].
+    place_reach: where the last part of that way begins [m]; above: how far over it the hand comes from [m]; held: False for
+    what is pushed and pulled, not picked up.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Recipe:
     onto_bodies: tuple[str, ...] = ()
     place_reach: float = adapt.REACH
     above: float = 0.0
+    held: bool = True
 
     @property
     def all_bodies(self) -> dict[str, tuple[str, ...]]:
@@ -67,7 +70,15 @@ RECIPES = {
     ),
     "can": Recipe("pick_place", "can", ("Can0", "Can_main"), order=360, fits=360),
     "square": Recipe("nut_assembly", "nut", ("SquareNut0", "SquareNut_main"), fits=4, place_reach=0.03, above=0.05),
+    "door": Recipe("door", "handle", ("door_handle", "Door_handle"), places=False, held=False),
 }
+
+
+def find_cuts(source: Source, recipe: Recipe) -> Cuts:
+    """Returns the rows where the parts of the source begin."""
+    if recipe.held:
+        return adapt.find_cuts(source, recipe.moved, recipe.place_reach)
+    return adapt.find_contact(source, recipe.moved)
 
 
 class Failed(Exception):
@@ -90,27 +101,49 @@ class Attempt:
         self.noise, self.rng = noise, rng
         self.episode, self.solved = Episode(), 0
 
-    def run(self, seed: int) -> Episode:
-        """Resets the body by `seed`, follows the source's legs and returns what was recorded; Failed with the reason."""
+    def run(self, seed: int) -> None:
+        """Resets the body by `seed`, follows the source's parts and returns what was recorded; Failed with the reason."""
         self.obs = self.env.reset(seed)
-        source, cuts, recipe = self.source, self.cuts, self.recipe
-        home = self.env.eef_pose()
-        thing = self.thing = self.settled_object()
-        way = adapt.grasp_path(
-            source, cuts, recipe.moved, thing, recipe.order, home, cuts.carry if recipe.places else cuts.release
-        )
-        way = adapt.turned(way, way[cuts.grasp - cuts.reach])
-        reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
-        self.episode.transforms = {"object": thing, "grasp": reach[-1]}
-        before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
-        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", adapt.homing(reach), before, NEAR)])
-        self.grip(after)
-        self.follow([Leg("lift", adapt.leaving(np.concatenate([reach[-1:], lift])), after, NEAR)])
-        if recipe.places:
+        self.thing = self.settled_object()
+        self.episode.transforms = {"object": self.thing}
+        if self.recipe.held:
+            self.pick()
+        else:
+            self.push()
+        if self.recipe.places:
             self.place()
         for _ in range(LINGER):
             self.tick(self.aim)
         raise Failed("unsolved")
+
+    def pick(self) -> None:
+        """Grasps the object where it lies and lifts it."""
+        source, cuts, recipe = self.source, self.cuts, self.recipe
+        home = self.env.eef_pose()
+        stop = cuts.carry if recipe.places else cuts.release
+        way = adapt.grasp_path(source, cuts, recipe.moved, self.thing, recipe.order, home, stop)
+        way = adapt.turned(way, way[cuts.grasp - cuts.reach])
+        reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
+        self.episode.transforms["grasp"] = reach[-1]
+        before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
+        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", adapt.homing(reach), before, NEAR)])
+        self.grip(after)
+        self.follow([Leg("lift", adapt.leaving(np.concatenate([reach[-1:], lift])), after, NEAR)])
+
+    def push(self) -> None:
+        """Asks, from the first contact on, for what the person asked for, a row a tick, waiting where the hand lags behind."""
+        source, cuts = self.source, self.cuts
+        moved = adapt.upright(self.thing) @ geometry.inverse(adapt.upright(source.things[self.recipe.moved][0]))
+        hand, closing = moved @ source.hand, bool(source.closing[cuts.grasp])
+        near = hand[cuts.reach : cuts.grasp]
+        home = self.env.eef_pose()
+        self.follow([Leg("reach", adapt.over(home, near[0]), closing, FREE), Leg("touch", near, closing, NEAR)])
+        for row in adapt.pushes(source, cuts.grasp):
+            self.closing = bool(source.closing[row])
+            for _ in range(WAIT):
+                self.tick(moved @ source.asked[row])
+                if adapt.metric(hand[row], self.env.eef_pose()) < SLACK:
+                    break
 
     def settled_object(self) -> np.ndarray:
         """Returns where the object (4, 4) will lie: resets drop it from a little above; the body is left as it was."""

@@ -21,7 +21,6 @@ from robolearn.apps import _expand
 from robolearn.apps._expand import RECIPES
 from robolearn.apps._report import plain, write_json
 from robolearn.core import ArraySpec
-from robolearn.data import adapt
 from robolearn.data.convert.robosuite_demo import Demo, read_demo
 from robolearn.data.source import read_source
 from robolearn.data.store import EpisodeSet
@@ -148,7 +147,7 @@ class Tries:
         self.path, self.task, self.env, self.noise = path, task, env, noise
         self.recipe = RECIPES[task]
         self.source = read_source(read_demo(path), self.recipe.all_bodies)
-        self.cuts = adapt.find_cuts(self.source, self.recipe.moved, self.recipe.place_reach)
+        self.cuts = _expand.find_cuts(self.source, self.recipe)
 
     def run(self, seeds: range, workers: int) -> Iterator[Trial]:
         """Yields the trial of every seed, in the order of the seeds whatever the number of workers."""

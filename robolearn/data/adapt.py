@@ -24,16 +24,17 @@ THIN = 0.008  # the person's path is kept to points this far apart [m]
 GRID = 0.002  # and refilled to points this far apart [m]
 SHORTEST_GRIP = 12  # a gripper command of fewer rows is a slip of the person's finger
 MOVED = 0.002  # a part this far from where it was has been touched [m]
+PAUSE = 0.002  # a person who asks for less rests [m per row]
 RISEN = 0.04  # an object this much higher than it lay has been picked up [m]
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Rows of the source where its parts begin: reach < grasp < settled < carry <= place < release <= end.
+    """Rows of the source where its parts begin: reach < grasp <= settled <= carry <= place <= release <= end.
 
     reach: the hand is near the object; grasp: the gripper's command changes; settled: it holds the object, still at rest;
     carry: the object is off the ground; place: it is near where it is let go; release: the command changes back (`end` where
-    it never does); end: of what concerns this object.
+    it never does); end: of what concerns this object. Where nothing is held, grasp = settled = carry is the first contact.
     """
 
     reach: int
@@ -101,13 +102,19 @@ def find_cuts(source: Source, moved: str, place_reach: float = REACH) -> Cuts:
     return Cuts(reach, grasp, settled, carry, place, release, end)
 
 
-def find_contact(source: Source, part: str) -> tuple[int, int]:
-    """Returns the rows (near, touch) where the hand comes within REACH of its first contact, and where it first moves `part`."""
-    moving = metric(source.things[part], source.things[part][0]) > MOVED
+def find_contact(source: Source, moved: str) -> Cuts:
+    """Returns where the source comes near to, and first moves, what is pushed and pulled but not held: `moved`."""
+    moving = metric(source.things[moved], source.things[moved][0]) > MOVED
     if not moving.any():
-        raise DatasetError(f"the demonstration never moves '{part}'")
-    touch = int(np.argmax(moving))
-    return nearing(source.hand[: touch + 1, :3, 3]), touch
+        raise DatasetError(f"the demonstration never moves '{moved}'")
+    touch, end = int(np.argmax(moving)), len(source.hand)
+    return Cuts(nearing(source.hand[: touch + 1, :3, 3]), touch, touch, touch, end, end, end)
+
+
+def pushes(source: Source, start: int) -> np.ndarray:
+    """Returns the rows from `start` on in which the person asks the hand to move: the pauses are left out."""
+    asked = np.linalg.norm(source.asked[start:, :3, 3] - source.hand[start:, :3, 3], axis=-1)
+    return start + np.flatnonzero(asked > PAUSE)
 
 
 def nearing(positions: np.ndarray, reach: float = REACH) -> int:

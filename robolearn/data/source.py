@@ -39,22 +39,24 @@ class Source:
 
 
 def read_source(demo: Demo, bodies: Mapping[str, Sequence[str]]) -> Source:
-    """Returns the poses of a demonstration; bodies: by the name to give it, the names an object may have in the model."""
+    """Returns the poses of a demonstration; bodies: by the name to give it, the names an object (body or site) may have."""
     model = kinematic_model(demo.model_xml)
     data = mujoco.MjData(model)
     if demo.states.shape[1] != 1 + model.nq + model.nv:
         raise DatasetError(f"states: want 1 + {model.nq} + {model.nv} numbers as its model has, got {demo.states.shape[1]}")
-    site = _find("site", HAND_SITES, [model.site(i).name for i in range(model.nsite)])
+    sites = [model.site(i).name for i in range(model.nsite)]
     known = [model.body(i).name for i in range(model.nbody)]
-    found = {name: _find(f"body of {name}", options, known) for name, options in bodies.items()}
+    site = _find("site", HAND_SITES, sites)
+    found = {name: _find(f"object {name}", options, known + sites) for name, options in bodies.items()}
     hand = np.empty((len(demo.states), 4, 4))
     things = {name: np.empty_like(hand) for name in found}
     for k, state in enumerate(demo.states):
         data.qpos[:] = state[1 : 1 + model.nq]
         mujoco.mj_kinematics(model, data)
         hand[k] = geometry.pose(data.site(site).xpos, data.site(site).xmat.reshape(3, 3))
-        for name, body in found.items():
-            things[name][k] = geometry.pose(data.body(body).xpos, data.body(body).xmat.reshape(3, 3))
+        for name, part in found.items():
+            at = data.body(part) if part in known else data.site(part)
+            things[name][k] = geometry.pose(at.xpos, at.xmat.reshape(3, 3))
     closing = demo.actions[:, -1] > 0
     return Source(hand, asked_poses(hand, demo.actions, demo.codec), closing, things, demo.source_sha256, demo.hz)
 
