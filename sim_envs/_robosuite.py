@@ -78,8 +78,8 @@ class RobosuiteEnv:
     """A robosuite task as a SimEnv. success is robosuite's own test at one tick and ends the episode; score is 1 or 0."""
 
     def __init__(self, task: Task, config: Body) -> None:
-        self.task, self.config, self._task = task.name, config, task
-        self.suite = _make_suite(task, config)
+        self.task, self.config, self.task_facts = task.name, config, task
+        self.suite = make_suite(task, config)
         self.model, self.data = self.suite.sim.model._model, self.suite.sim.data._data
         self.arms = [Arm(robot, self.model, config.action) for robot in self.suite.robots]
         self._joints = [self.model.joint(name).qposadr[0] for name in task.joints]
@@ -147,7 +147,7 @@ class RobosuiteEnv:
         nq, nv = self.model.nq, self.model.nv
         if row.shape != (1 + nq + nv,):
             raise ArrayMismatch(f"{self.task} legacy state: want [time, qpos, qvel] ({1 + nq + nv},), got {row.shape}")
-        for name in self._task.placed if model_xml else ():
+        for name in self.task_facts.placed if model_xml else ():
             body = ElementTree.fromstring(model_xml).find(f".//body[@name='{name}']")
             if body is None:
                 raise BadInput(f"{self.task} legacy state: its model has no body '{name}'")
@@ -162,7 +162,7 @@ class RobosuiteEnv:
 
     def render(self, camera: str | None = None, size: int = 512) -> np.ndarray:
         """Returns a picture (size, size, 3) uint8 from `camera` (default: the task's best view), drawn nicely."""
-        return self._renderer(size, _mujoco.NICE).draw(self.data, self._camera_name(camera or self._task.view))
+        return self._renderer(size, _mujoco.NICE).draw(self.data, self._camera_name(camera or self.task_facts.view))
 
     def close(self) -> None:
         """Frees renderers and simulator."""
@@ -183,7 +183,7 @@ class RobosuiteEnv:
     def object_poses(self) -> dict[str, np.ndarray]:
         """Returns world_from_object (4, 4) [m] of every object of the task, by name."""
         poses = {}
-        for thing in self._task.things:
+        for thing in self.task_facts.things:
             part = getattr(self.data, thing.kind)(thing.mujoco_name)
             poses[thing.name] = geometry.pose(part.xpos, part.xmat.reshape(3, 3))
         return poses
@@ -230,7 +230,7 @@ class RobosuiteEnv:
             obs[f"eef_rot6d{suffix}"] = ArraySpec((6,), names=ACTION_NAMES["pose_abs"][3:9], frame="world")
             obs[f"gripper{suffix}"] = ArraySpec((1,), names=("opening",), unit="m")
         poses = ACTION_NAMES["pose_abs"][:9]
-        names = [f"{thing.name}_{axis}" for thing in self._task.things for axis in poses] + list(self._task.joints)
+        names = [f"{thing.name}_{axis}" for thing in self.task_facts.things for axis in poses] + list(self.task_facts.joints)
         obs["object"] = ArraySpec((len(names),), names=tuple(names), unit="m, rad", frame="world")
         size = self.config.image_size
         cameras = {}
@@ -252,8 +252,8 @@ class RobosuiteEnv:
         return self._renderers[size, look]
 
 
-def _make_suite(task: Task, config: Body) -> Any:
-    """Returns robosuite's own environment, without its observations and renderer, its model built from the fixed seed."""
+def make_suite(task: Task, config: Body, pictures: bool = False) -> Any:
+    """Returns robosuite's own environment, its model built from the fixed seed; it draws pictures only when asked to."""
     if PHYSICS_HZ % config.hz:
         raise ConfigError(f"task {task.name}: hz: want a divisor of {PHYSICS_HZ}, got {config.hz:g}")
     with _mujoco.seeded(MODEL_SEED):
@@ -263,9 +263,9 @@ def _make_suite(task: Task, config: Body) -> Any:
             controller_configs=[_controllers(config)] * task.arms,
             control_freq=config.hz,
             use_camera_obs=False,
-            use_object_obs=False,
+            use_object_obs=pictures,
             has_renderer=False,
-            has_offscreen_renderer=False,
+            has_offscreen_renderer=pictures,
             renderer="mujoco",
             ignore_done=True,
             hard_reset=False,
