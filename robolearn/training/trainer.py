@@ -1,8 +1,9 @@
 """The training loop, top to bottom: batch, loss, backward, clip, step, average, log, validate, save.
 
 A resumed run equals an uninterrupted one bit for bit on the CPU: weights, optimiser, average, learning rate, both random
-generators and the place in the data are in the checkpoint. N processes (torchrun, accelerate launch) compute what one
-process computes on the same global batch: each takes its rows of the same batch and of the same noise.
+generators and the place in the data are in the checkpoint. N processes (torchrun, accelerate launch), and a
+batch accumulated in parts, compute what one process computes on the same batch: each part takes its rows of the same batch
+and of the same noise.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -76,16 +79,15 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
     if resume and (run / "checkpoints" / "last").exists():
         first = restore(checkpoint.resolve(run), net, optimizer, schedule, ema, generator, loader)
     if cfg.precision == "auto":
-        sample = scale(_first_rows(windows, cfg.batch_size // world // cfg.accumulate))
-        chosen = precision.pick(net, lambda: net(sample, None, Draws(torch.Generator(device).manual_seed(0)))[0], device)
-        cfg = dataclasses.replace(cfg, precision=chosen)
+        piece = scale(_first_rows(windows, cfg.batch_size // world // cfg.accumulate))
+        cfg = dataclasses.replace(cfg, precision=pick_precision(net, piece, device, cfg.steps, run, main))
     if main:
         (run / "config.yaml").write_text(config.to_yaml(cfg))
     if "compile" in cfg.precision:
         precision.compile_parts(net)
     model = accelerator.prepare(net) if world > 1 else net
     logs = Logs(run, cfg, first) if main else None
-    draws, rows = Draws(generator, rank, world), cfg.batch_size // world // cfg.accumulate
+    parts, rows = world * cfg.accumulate, cfg.batch_size // world // cfg.accumulate
 
     def save(step: int) -> None:
         if main:
@@ -98,14 +100,15 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
             logs.keep_best(run, cfg.keep_best)
 
     step, saved, batches = first, first, iter(loader)
-    meter = Meter(rows * world * cfg.accumulate)
+    meter = Meter(cfg.batch_size)
     try:
         for step in tqdm(range(first + 1, cfg.steps + 1), initial=first, total=cfg.steps, disable=None if main else True):
             batch = scale(next(batches))
             meter.data()
-            for part in range(cfg.accumulate):
-                begin = (part * world + rank) * rows
-                piece = _rows(batch, begin, begin + rows)
+            before = generator.get_state()
+            for part in range(rank, parts, world):
+                generator.set_state(before)  # every part draws for the whole batch and takes its rows
+                piece, draws = _rows(batch, part * rows, (part + 1) * rows), Draws(generator, part, parts)
                 with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in cfg.precision):
                     loss, _ = model(piece, None, draws)
                 accelerator.backward(loss / cfg.accumulate)
@@ -125,8 +128,8 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
                     raise TrainingDiverged(diverged(step, row["loss"], run, saved))
                 if main:
                     logs.write(step, row)
-            if len(val_windows) and main and (step % cfg.val_every == 0 or step == cfg.steps):
-                logs.write(step, validate(net, ema, scale, val_windows, normalizer, cfg.seed))
+            if val_windows is not None and main and (step % cfg.val_every == 0 or step == cfg.steps):
+                logs.write(step, validate(net, ema, scale, val_windows, cfg.seed))
             if step % cfg.save_every == 0 or step == cfg.steps:
                 _refuse_bad_weights(net, step, run, saved)
                 save(step)
@@ -169,15 +172,16 @@ def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
     return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, cameras=cameras)
 
 
-def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Windows, Windows]:
-    """Returns training and validation windows, split by episode."""
+def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Windows, Windows | None]:
+    """Returns training and validation windows (None where nothing is held out), split by episode."""
     train_ids, val_ids = split_episodes(dataset.n_episodes, cfg.dataset.val_ratio, cfg.seed)
     if cfg.dataset.max_episodes:
         order = torch.randperm(len(train_ids), generator=torch.Generator().manual_seed(cfg.seed))
-        train_ids = sorted(train_ids[int(i)] for i in order[: cfg.dataset.max_episodes])
+        train_ids = np.sort(train_ids[order[: cfg.dataset.max_episodes].numpy()])
     p = cfg.policy
     shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
-    return Windows(dataset, episodes=train_ids, **shape), Windows(dataset, episodes=val_ids, **shape)
+    held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
+    return Windows(dataset, episodes=train_ids, **shape), held_out
 
 
 def groups(net: PolicyNet, weight_decay: float) -> list[dict[str, Any]]:
@@ -187,6 +191,17 @@ def groups(net: PolicyNet, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def pick_precision(net: PolicyNet, batch: Batch, device: torch.device, steps: int, run: Path, main: bool) -> Any:
+    """Returns the precision that the main process measured to be the fastest; all processes use the same."""
+
+    def loss() -> Tensor:
+        return net(batch, None, Draws(torch.Generator(device).manual_seed(0)))[0]
+
+    chosen = [precision.pick(net, loss, device, steps, run / "precision.json") if main else "fp32"]
+    broadcast_object_list(chosen)
+    return chosen[0]
 
 
 class Scale:
@@ -254,9 +269,7 @@ class Meter:
         return row
 
 
-def validate(
-    net: PolicyNet, ema: EMAModel | None, scale: Scale, windows: Windows, normalizer: Normalizer, seed: int
-) -> dict[str, float]:
+def validate(net: PolicyNet, ema: EMAModel | None, scale: Scale, windows: Windows, seed: int) -> dict[str, float]:
     """Returns the loss and the mean squared action error (normalised) of the averaged weights on fixed held-out windows."""
     batch = scale(_first_rows(windows, _VAL_WINDOWS))
     generator = torch.Generator(batch.action.device).manual_seed(seed)
