@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from robolearn.core import Ask, Chunk, Env, Monitor, Obs, Outcome, Policy, Sink, Step, Tick, Verdict
+from robolearn.core import Ask, Chunk, Env, Monitor, Obs, Outcome, Policy, Sink, Spec, Step, Tick, Verdict
 from robolearn.errors import ArrayMismatch, SpecMismatch
 
 HOLD = "hold"
+
+
+class HasSpec(Protocol):
+    """Anything with a spec: a body or several, a mind of one stream or of many."""
+
+    spec: Spec
 
 
 @dataclass
@@ -119,7 +125,7 @@ def rollout(
     return episode.outcome()
 
 
-def check_action(action: np.ndarray, env: Env, policy: Policy) -> np.ndarray:
+def check_action(action: np.ndarray, env: HasSpec, policy: HasSpec) -> np.ndarray:
     """Returns `action` if it fits the body and is finite; ArrayMismatch before it reaches the motors otherwise."""
     if action.shape != env.spec.action.shape or not np.isfinite(action).all():
         raise ArrayMismatch(

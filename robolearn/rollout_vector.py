@@ -72,7 +72,7 @@ def rollout_vector(
     *,
     max_steps: int,
     retries: int = 2,
-    on_record: Callable[[Record], None] = lambda record: None,
+    on_record: Callable[[Record], object] = lambda record: None,
 ) -> list[Record]:
     """Returns one record a seed, in the order of `seeds`; `on_record` is told each as it ends.
 

@@ -109,7 +109,7 @@ class Script:
             return phase.until(self.env) or self._waited >= phase.patience
         gaps = [np.linalg.norm(target[:3, 3] - self.env.eef_pose(k)[:3, 3]) for k, target in enumerate(self._targets())]
         turns = [geometry.angle_between(target[:3, :3], self.env.eef_pose(k)[:3, :3]) for k, target in enumerate(self._targets())]
-        there = max(gaps) < phase.near and max(turns) < phase.turned
+        there = bool(max(gaps) < phase.near and max(turns) < phase.turned)
         return self._waited >= phase.ticks and (there or self._waited >= phase.patience)
 
     def _block(self, arm: int, goal: np.ndarray) -> np.ndarray:
@@ -121,8 +121,8 @@ class Script:
 
 def _towards(start: np.ndarray, end: np.ndarray, step: float, turn: float) -> np.ndarray:
     """Returns the pose (4, 4) on the way from `start` to `end`, at most `step` [m] and `turn` [rad] further."""
-    gap, angle = end[:3, 3] - start[:3, 3], geometry.angle_between(start[:3, :3], end[:3, :3])
-    share = min(1.0, step / max(np.linalg.norm(gap), 1e-9))
+    gap, angle = end[:3, 3] - start[:3, 3], float(geometry.angle_between(start[:3, :3], end[:3, :3]))
+    share = min(1.0, step / max(float(np.linalg.norm(gap)), 1e-9))
     rotation = geometry.slerp(start[:3, :3], end[:3, :3], np.array([min(1.0, turn / max(angle, 1e-9))]))[0]
     return geometry.pose(start[:3, 3] + share * gap, rotation)
 

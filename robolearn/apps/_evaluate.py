@@ -159,7 +159,7 @@ def find(what: str, checkpoint: str = "last") -> Subject:
     return Subject(str(run), cfg.task, cfg.env, run, folder)
 
 
-def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], None] = lambda record: None) -> Evaluation:
+def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], object] = lambda record: None) -> Evaluation:
     """Returns the finished evaluation of `subject`; `on_record` is told each episode as it ends."""
     if options.episodes < 1:
         raise BadInput(f"eval: want at least one episode, got {options.episodes}")
@@ -169,7 +169,7 @@ def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], N
     return Evaluation(subject, options, max_steps, records, versions, spec, time.monotonic() - began)
 
 
-def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[Record], None]) -> tuple[Any, ...]:
+def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[Record], object]) -> tuple[Any, ...]:
     from robolearn.training.checkpoint import load_policy
 
     assert subject.checkpoint is not None
@@ -194,7 +194,7 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluate_expert(subject: Subject, options: Options, on_record: Callable[[Record], None]) -> tuple[Any, ...]:
+def _evaluate_expert(subject: Subject, options: Options, on_record: Callable[[Record], object]) -> tuple[Any, ...]:
     max_steps = options.max_steps or tasks.configure(subject.task, subject.env).max_steps
     env = dict(subject.env) | {"max_steps": max_steps}
     with closing(tasks.make(subject.task, env)) as body:

@@ -199,7 +199,7 @@ def _result(source: Subject | Result, options: Options, overwrite: bool) -> Resu
     if folder.exists() and not overwrite:
         raise AlreadyExists(folder, "evaluation of other weights")
     with tqdm(total=options.episodes, unit="episode", desc=source.label, disable=None) as bar:
-        done = evaluate(source, options, on_record=lambda record: bar.update() and None)
+        done = evaluate(source, options, on_record=lambda record: bar.update())
     eval_app.write(done, folder, videos=0)
     return read_result(folder)
 

@@ -83,7 +83,7 @@ def run(cfg: Config) -> int:
     if cfg.save_states is not None and cfg.save_states.exists() and not cfg.overwrite:
         raise AlreadyExists(cfg.save_states, "dataset")
     with tqdm(total=cfg.episodes, unit="episode", disable=None) as bar:
-        done = evaluate(subject, cfg.options, on_record=lambda record: bar.update() and None)
+        done = evaluate(subject, cfg.options, on_record=lambda record: bar.update())
     print(text(done))
     write(done, folder, cfg.videos)
     if cfg.save_states is not None:

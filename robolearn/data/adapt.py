@@ -96,7 +96,7 @@ def find_cuts(source: Source, moved: str, place_reach: float = REACH) -> Cuts:
     in_hand = geometry.inverse(source.hand[grasp : carry + 1]) @ source.things[moved][grasp : carry + 1]
     still = metric(in_hand, in_hand[-1]) < 0.003
     low = height[grasp : carry + 1] < rest + 0.25 * RISEN
-    settled = grasp + int(max(np.argmax(still & low), 1))
+    settled = grasp + max(int(np.argmax(still & low)), 1)
     reach = nearing(hand[: grasp + 1])
     place = carry + nearing(source.things[moved][carry:release, :3, 3], place_reach)
     return Cuts(reach, grasp, settled, carry, place, release, end)

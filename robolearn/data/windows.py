@@ -73,8 +73,8 @@ class Windows:
             parts.append(
                 (now - (self.n_obs_steps - 1), np.full(len(now), low), np.full(len(now), high), np.full(len(now), episode))
             )
-        first, low, high, episode = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return first, low, high, episode
+        first, lows, highs, episodes = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return first, lows, highs, episodes
 
     def __len__(self) -> int:
         """Returns the number of windows."""

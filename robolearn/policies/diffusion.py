@@ -65,6 +65,7 @@ class Net(PolicyNet):
         """Returns a fresh scheduler with its time steps set."""
         c = self.config
         common: dict[str, Any] = dict(beta_schedule="squaredcos_cap_v2", prediction_type=c.prediction)
+        scheduler: DDIMScheduler | DPMSolverMultistepScheduler
         if c.sampler == "dpm_solver":
             scheduler = DPMSolverMultistepScheduler(c.train_steps, **common)
         else:
