@@ -103,7 +103,7 @@ class Attempt:
 
     def run(self, seed: int) -> None:
         """Resets the body by `seed`, follows the source's parts and returns what was recorded; Failed with the reason."""
-        self.obs = self.env.reset(seed)
+        self.obs: Obs = self.env.reset(seed)
         self.thing = self.settled_object()
         self.episode.transforms = {"object": self.thing}
         if self.recipe.held:
@@ -216,7 +216,7 @@ class Attempt:
         if len(self.episode.rows) > self.env.config.max_steps:
             raise Failed("too long")
         step = self.env.step(self.disturbed(aim) if self.noise else action)
-        self.obs: Obs = step.obs
+        self.obs = step.obs
         self.solved = self.solved + 1 if step.success else 0
         if self.solved >= HELD:
             raise Solved

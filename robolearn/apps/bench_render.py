@@ -57,7 +57,7 @@ def run(cfg: Config) -> int:
         }
         step: dict[str, Callable[[], Any]] = {"ours": lambda: ours.step(still), "robosuite_default": lambda: suite.step(still)}
         pairs = {camera: [each(camera) for each in draw.values()] for camera in CAMERAS}
-        figures = {"task": cfg.task, "size": cfg.size, "reference_per_s": _bench.reference_per_s(cfg.repeats)}
+        figures: dict[str, Any] = {"task": cfg.task, "size": cfg.size, "reference_per_s": _bench.reference_per_s(cfg.repeats)}
         figures |= _rates(draw, cfg) | _step_rates(step, cfg)
         figures["psnr_db"] = {camera: psnr(*pair) for camera, pair in pairs.items()}
         fast.close()
@@ -82,16 +82,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _rates(draw: dict[str, Callable[[str], np.ndarray]], cfg: Config) -> dict[str, float]:
-    def pictures(each: Callable[[str], np.ndarray]) -> Callable[[], None]:
-        return lambda: [each(camera) for _ in range(cfg.images) for camera in CAMERAS] and None
+    def pictures(each: Callable[[str], np.ndarray]) -> Callable[[], object]:
+        return lambda: [each(camera) for _ in range(cfg.images) for camera in CAMERAS]
 
     seconds = _bench.interleaved({name: pictures(each) for name, each in draw.items()}, max(5, cfg.repeats))
     return {f"{name}_images_per_s": len(CAMERAS) * cfg.images / median(each) for name, each in seconds.items()}
 
 
 def _step_rates(step: dict[str, Callable[[], Any]], cfg: Config) -> dict[str, float]:
-    def steps(each: Callable[[], Any]) -> Callable[[], None]:
-        return lambda: [each() for _ in range(cfg.steps)] and None
+    def steps(each: Callable[[], Any]) -> Callable[[], object]:
+        return lambda: [each() for _ in range(cfg.steps)]
 
     seconds = _bench.interleaved({name: steps(each) for name, each in step.items()}, max(5, cfg.repeats))
     return {f"{name}_steps_per_s": cfg.steps / median(each) for name, each in seconds.items()}

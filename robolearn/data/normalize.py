@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _affine(stats: Stats, mode: str, key: str) -> tuple[np.ndarray, np.ndarray]:
     elif mode == "gaussian":
         centre, spread = stats.mean, stats.std
     else:
-        raise DatasetError(f"normalise: unknown mode '{mode}' of key '{key}'{nearest(mode, Mode.__args__)}")
+        raise DatasetError(f"normalise: unknown mode '{mode}' of key '{key}'{nearest(mode, get_args(Mode))}")
     spread = np.where(_constant(stats, spread), _natural_spread(centre, spread), spread)
     scale = (1.0 / spread).astype(np.float32)
     return scale, (-centre * scale.astype(np.float64)).astype(np.float32)
