@@ -146,6 +146,10 @@ class EpisodeSet:
     def read(self, key: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """Returns rows [start, stop) of one key, by default all; DatasetError names key and chunk of what is broken."""
         start, stop, _ = slice(start, stop).indices(self.n_steps)
+        if "schema" in self.attrs and stop - start == self.n_steps:
+            lost = _zarr.missing_chunks(self.path / "data" / key, self.array(key))
+            if lost:
+                raise DatasetError(f"{self.path}: {key}: {lost} chunk files are missing; restore them from a copy")
         return _zarr.read_rows(self.array(key), start, max(start, stop), f"{self.path}: {key}")
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
@@ -189,7 +193,7 @@ class EpisodeSet:
         self._commit(np.array([stop], np.int64))
         return index
 
-    def extend(self, ends: Sequence[int], blocks: Iterable[tuple[str, int, np.ndarray]], **facts: Sequence[Any]) -> None:
+    def extend(self, ends: Sequence[int] | np.ndarray, blocks: Iterable[tuple[str, int, np.ndarray]], **facts: Sequence[Any]) -> None:
         """Adds many episodes at once: `ends` count from the first new row, `blocks` are (key, first new row, rows) of every key.
 
         The ends are written last, so that a crash adds none of them. Values are taken as they are.
@@ -255,7 +259,8 @@ class EpisodeSet:
                 raise DatasetError(
                     f"{self.path}: append: fact '{name}' is {array.dtype}{array.shape[1:]} so far, got {value.dtype}{value.shape}"
                 )
-            block[(row, *(slice(0, n) for n in value.shape))] = value
+            place: tuple[Any, ...] = (row, *(slice(0, n) for n in value.shape))
+            block[place] = value
         array.resize((index + len(values), *shape))
         array[known:] = block
 

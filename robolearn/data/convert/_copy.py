@@ -28,7 +28,7 @@ def built_aside(out: Path, overwrite: bool = False) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         part = Path(folder) / out.name
         yield part
-        if out.is_dir():
+        if out.is_dir() and not out.is_symlink():
             shutil.rmtree(out)
         part.replace(out)
 

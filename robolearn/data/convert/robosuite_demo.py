@@ -133,6 +133,26 @@ def read(src: Path, dst: Path, *, task: str = "", hz: float | None = None, overw
     return (*lost, "observations, seeds, success: such a file has none; they follow from sim_state in the simulator")
 
 
+def write(source: EpisodeSet, dst: Path, *, overwrite: bool = False) -> tuple[str, ...]:
+    """Writes a set that holds `sim_state` and the fact `model_xml` as a demo.hdf5; returns what it could not carry."""
+    models = source.episode_field("model_xml")
+    if "sim_state" not in source.keys or models is None or source.spec is None:
+        raise DatasetError(f"{source.path}: a demo.hdf5 needs the key 'sim_state' and the fact 'model_xml', the set has not both")
+    codec = next((name for name, ours in CODECS.items() if ours == source.spec.codec), source.spec.codec.upper())
+    env_name = source.attrs.get("env_name") or next((env for env, task in TASKS.items() if task == source.task), "")
+    info = {"env_name": env_name, "robots": source.attrs.get("robot", ""), "controller_configs": {"type": codec}}
+    with built_aside(dst, overwrite) as part, h5py.File(part, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env"] = env_name
+        data.attrs["env_info"] = json.dumps(info)
+        for index in range(source.n_episodes):
+            group = data.create_group(f"demo_{index + 1}")
+            group.attrs["model_file"] = str(models[index])
+            span = source.span(index)
+            group["states"], group["actions"] = source.read("sim_state", *span), source.read("action", *span)
+    return (*(f"array '{key}'" for key in source.keys if key not in ("sim_state", "action")), *source.notes)
+
+
 def _file_of(path: Path) -> Path:
     if not path.is_dir():
         return path

@@ -1,0 +1,13 @@
+"""Tests of data write many small files; flushing each to the disk is not what they test."""
+
+from __future__ import annotations
+
+import pytest
+
+from robolearn.data import _zarr
+
+
+@pytest.fixture(autouse=True)
+def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes fsync do nothing; a crash of the program, which the tests act out, does not depend on it."""
+    monkeypatch.setattr(_zarr.os, "fsync", lambda _: None)
