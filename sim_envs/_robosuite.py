@@ -31,6 +31,8 @@ logging.disable(logging.NOTSET)
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
 
 MODEL_SEED = 0
+# The linkages of robosuite's Robotiq models block themselves on MuJoCo 3.9 and let go of what they hold.
+GRIPPERS = {"UR5e": "PandaGripper", "IIWA": "PandaGripper", "Kinova3": "PandaGripper"}
 PHYSICS_HZ = 500
 ACTION_NAMES = {
     "osc_delta": ("dx", "dy", "dz", "drx", "dry", "drz", "gripper"),
@@ -82,6 +84,7 @@ class RobosuiteEnv:
         self.suite = make_suite(task, config)
         self.model, self.data = self.suite.sim.model._model, self.suite.sim.data._data
         self.arms = [Arm(robot, self.model, config.action) for robot in self.suite.robots]
+        self.suffixes = tuple(f"_{k}" for k in range(task.arms)) if task.arms > 1 else ("",)  # of the arms' observation keys
         self._joints = [self.model.joint(name).qposadr[0] for name in task.joints]
         self._placed = [self.model.body(name).id for name in task.placed]
         self._substeps = round(PHYSICS_HZ / config.hz)
@@ -99,8 +102,9 @@ class RobosuiteEnv:
 
     def step(self, action: np.ndarray) -> Step:
         """Runs one control tick (50 ms at 20 Hz) and returns what came of it."""
-        self.spec.action.check(np.asarray(action), f"{self.task} action")
-        wanted = self._within_limits(np.asarray(action, dtype=np.float32))
+        action = np.asarray(action, dtype=np.float32)
+        self.spec.action.check(action, f"{self.task} action")
+        wanted = self._within_limits(action)
         for k in range(self._substeps):
             mujoco.mj_step1(self.model, self.data)
             if k == 0:
@@ -148,7 +152,8 @@ class RobosuiteEnv:
         if row.shape != (1 + nq + nv,):
             raise ArrayMismatch(f"{self.task} legacy state: want [time, qpos, qvel] ({1 + nq + nv},), got {row.shape}")
         for name in self.task_facts.placed if model_xml else ():
-            body = ElementTree.fromstring(model_xml).find(f".//body[@name='{name}']")
+            bodies = {body.get("name"): body for body in ElementTree.fromstring(model_xml).iter("body")}
+            body = bodies.get(name, bodies.get(name.removesuffix("_main")))  # before robosuite 1.1 without the ending
             if body is None:
                 raise BadInput(f"{self.task} legacy state: its model has no body '{name}'")
             self.model.body(name).pos[:] = np.fromstring(body.get("pos", "0 0 0"), sep=" ")
@@ -209,8 +214,8 @@ class RobosuiteEnv:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         obs: Obs = {}
-        for k in range(len(self.arms)):
-            world_from_eef, suffix = self.eef_pose(k), f"_{k}" if len(self.arms) > 1 else ""
+        for k, suffix in enumerate(self.suffixes):
+            world_from_eef = self.eef_pose(k)
             obs[f"eef_pos{suffix}"] = world_from_eef[:3, 3].astype(np.float32)
             obs[f"eef_rot6d{suffix}"] = geometry.rot6d_from_matrix(world_from_eef[:3, :3]).astype(np.float32)
             obs[f"gripper{suffix}"] = np.array([self.gripper_opening(k)], np.float32)
@@ -224,8 +229,7 @@ class RobosuiteEnv:
 
     def _spec(self) -> Spec:
         obs = {}
-        for k in range(len(self.arms)):
-            suffix = f"_{k}" if len(self.arms) > 1 else ""
+        for suffix in self.suffixes:
             obs[f"eef_pos{suffix}"] = ArraySpec((3,), names=("x", "y", "z"), unit="m", frame="world")
             obs[f"eef_rot6d{suffix}"] = ArraySpec((6,), names=ACTION_NAMES["pose_abs"][3:9], frame="world")
             obs[f"gripper{suffix}"] = ArraySpec((1,), names=("opening",), unit="m")
@@ -239,7 +243,7 @@ class RobosuiteEnv:
             cameras[f"{name}_image"] = _mujoco.camera(self.model, self.data, self._camera_name(name), size)
         block = ACTION_NAMES.get(self.config.action, (*[f"q{i}" for i in range(len(self.arms[0].qpos))], "gripper"))
         if len(self.arms) > 1:
-            block = tuple(f"{name}_{k}" for k in range(len(self.arms)) for name in block)
+            block = tuple(f"{name}{suffix}" for suffix in self.suffixes for name in block)
         action = ArraySpec((len(block),), names=block, frame="" if self.config.action == "joint_abs" else "world")
         return Spec(obs, action, self.config.hz, cameras, codec=self.config.action)
 
@@ -261,6 +265,7 @@ def make_suite(task: Task, config: Body, pictures: bool = False) -> Any:
             task.suite_name,
             robots=[config.robot] * task.arms,
             controller_configs=[_controllers(config)] * task.arms,
+            gripper_types=[GRIPPERS.get(config.robot, "default")] * task.arms,
             control_freq=config.hz,
             use_camera_obs=False,
             use_object_obs=pictures,
