@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,21 +41,24 @@ class Config:
 
 def run(cfg: Config) -> int:
     """Prints and writes pictures/s and steps/s of ours and of robosuite's default, and how alike the pictures are."""
-    ours = _base.make(cfg.task, {"action": "osc_delta"})
+    ours = _base.make(cfg.task)
     if not isinstance(ours, _robosuite.RobosuiteEnv):
         raise ConfigError(f"task: want a robosuite task, got {cfg.task}")
-    with closing(ours), closing(_robosuite.make_suite(ours.task_facts, ours.config, pictures=True)) as suite:
-        ours.reset(0)
+    with closing(ours), closing(_suite(ours)) as suite:
+        obs = ours.reset(0)
         suite.reset()
         suite.sim.set_state(ours.suite.sim.get_state())
         suite.sim.forward()
-        still = np.zeros(ours.spec.action.shape, np.float32)
+        still = np.concatenate([np.r_[obs[f"eef_pos{k}"], obs[f"eef_rot6d{k}"], 1.0] for k in ours.suffixes])
         fast = _mujoco.Renderer(ours.model, cfg.size, _mujoco.FAST)
         draw: dict[str, Callable[[str], np.ndarray]] = {
             "ours": lambda camera: fast.draw(ours.data, camera),
             "robosuite_default": lambda camera: _default_picture(suite, camera, cfg.size),
         }
-        step: dict[str, Callable[[], Any]] = {"ours": lambda: ours.step(still), "robosuite_default": lambda: suite.step(still)}
+        step: dict[str, Callable[[], Any]] = {
+            "ours": lambda: ours.step(still),
+            "robosuite_default": lambda: suite.step(np.zeros(suite.action_dim)),
+        }
         pairs = {camera: [each(camera) for each in draw.values()] for camera in CAMERAS}
         figures: dict[str, Any] = {"task": cfg.task, "size": cfg.size, "reference_per_s": _bench.reference_per_s(cfg.repeats)}
         figures |= _rates(draw, cfg) | _step_rates(step, cfg)
@@ -69,6 +72,10 @@ def run(cfg: Config) -> int:
         print(f"{what:<6} {mine:8.1f} /s   robosuite's default {theirs:8.1f} /s   {mine / theirs:.1f} times as many")
     write_json(cfg.json, figures, seed=0)
     return 0
+
+
+def _suite(env: _robosuite.RobosuiteEnv) -> Any:
+    return _robosuite.make_suite(env.task_facts, replace(env.config, action="osc_delta"), pictures=True)
 
 
 def _default_picture(suite: Any, camera: str, size: int) -> np.ndarray:

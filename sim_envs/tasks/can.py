@@ -12,6 +12,7 @@ from sim_envs._robosuite import Body, RobosuiteEnv, Task, Thing
 from sim_envs._script import CLOSED, OPEN, Phase, Script, held_at, over, raised
 
 TASK = Task("can", "PickPlaceCan", things=(Thing("can", "body", "Can_main"),))
+ROUND = 0.01  # [rad] a can looks the same from every side
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ def make(config: Config) -> RobosuiteEnv:
 def expert(env: RobosuiteEnv, rng: np.random.Generator) -> Policy:
     """Returns a script that grasps the can from above, carries it over the wall of the bins and drops it gently."""
     phases = (
-        Phase(over("can", 0.1, 2 * np.pi), OPEN, near=0.02, sway=0.01),
-        Phase(over("can", 0.01, 2 * np.pi), OPEN, near=0.01, sway=0.002),
-        Phase(over("can", 0.01, 2 * np.pi), CLOSED, near=0.03, ticks=8),
+        Phase(over("can", 0.1, ROUND), OPEN, near=0.02, sway=0.01),
+        Phase(over("can", 0.01, ROUND), OPEN, near=0.01, sway=0.002),
+        Phase(over("can", 0.01, ROUND), CLOSED, near=0.03, ticks=8),
         Phase(held_at("can", lambda env: raised(env, "can", 1.05)), CLOSED, near=0.03),
         Phase(held_at("can", lambda env: _over_compartment(env, 1.05)), CLOSED, near=0.05, turned=0.3, sway=0.01),
         Phase(held_at("can", lambda env: _over_compartment(env, 0.88)), CLOSED, near=0.05, turned=0.3),
         Phase(held_at("can", lambda env: _over_compartment(env, 0.88)), OPEN, near=0.1, ticks=5),
-        Phase(over("can", 0.2, 2 * np.pi), OPEN),
+        Phase(over("can", 0.2, ROUND), OPEN),
     )
     return Script(env, phases, rng)
 
