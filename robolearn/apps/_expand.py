@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robolearn import geometry
+from robolearn.apps._joints import HandSolver
 from robolearn.core import Obs
 from robolearn.data import adapt
 from robolearn.data.adapt import Cuts, Leg
@@ -104,6 +105,7 @@ class Attempt:
     def run(self, seed: int) -> None:
         """Resets the body by `seed`, follows the source's parts and returns what was recorded; Failed with the reason."""
         self.obs: Obs = self.env.reset(seed)
+        self.solver = HandSolver(self.env, self.env.data.qpos[self.env.arms[0].qpos].copy())
         self.thing = self.settled_object()
         self.episode.transforms = {"object": self.thing}
         if self.recipe.held:
@@ -224,6 +226,8 @@ class Attempt:
     def command(self, aim: np.ndarray) -> np.ndarray:
         """Returns the body's action for the pose `aim` (4, 4) and the present gripper command."""
         grip = 1.0 if self.closing else -1.0
+        if self.env.spec.codec == "joint_abs":
+            return np.append(self.solver.solve(self.env.data.qpos, aim), grip).astype(np.float32)
         return np.concatenate([aim[:3, 3], geometry.rot6d_from_matrix(aim[:3, :3]), [grip]]).astype(np.float32)
 
     def disturbed(self, aim: np.ndarray) -> np.ndarray:
