@@ -27,11 +27,17 @@ class Conv(nn.Module):
     `weight` is (kernel, C, C'), nn.Conv1d's permuted by (2, 1, 0).
     """
 
+    edge: Tensor  # (kernel // 2, 1, C) zeros
+    spread: Tensor  # (points * tiles, L)
+    filters: Tensor  # (points, kernel)
+    gather: Tensor  # (L, points * tiles)
+
     def __init__(self, channels_in: int, channels_out: int, kernel: int, length: int) -> None:
         super().__init__()
         self.kernel, self.length = kernel, length
         self.weight, _ = initial(kernel, channels_in, channels_out)
         self.has_tiles = length % TILE == 0 and kernel in (3, 5)
+        self.register_buffer("edge", torch.zeros(kernel // 2, 1, channels_in), persistent=False)
         for name, matrix in zip(("spread", "filters", "gather"), tiles(length, kernel) if self.has_tiles else (), strict=False):
             self.register_buffer(name, torch.from_numpy(matrix), persistent=False)
 
@@ -41,17 +47,17 @@ class Conv(nn.Module):
         return self.unfolded(x)
 
     def tiled(self, x: Tensor) -> Tensor:
-        """Returns the sums through `spread` (points * tiles, L), `filters` (points, kernel) and `gather` (L, points * tiles)."""
+        """Returns the sums as one product for each point, over the whole batch and all tiles."""
         _, batch, channels = x.shape
-        points = self.filters.shape[0]
+        points = len(self.filters)
         filters = (self.filters @ self.weight.flatten(1)).view(points, channels, -1)
         products = torch.bmm((self.spread @ x.reshape(self.length, -1)).view(points, -1, channels), filters)
         return (self.gather @ products.view(self.gather.shape[1], -1)).view(self.length, batch, -1)
 
     def unfolded(self, x: Tensor) -> Tensor:
         """Returns the sums as one product over (tap, channel)."""
-        half = self.kernel // 2
-        taps = F.pad(x, (0, 0, 0, 0, half, half)).unfold(0, self.kernel, 1).transpose(2, 3).flatten(2)  # (L, B, kernel * C)
+        edge = self.edge.expand(-1, x.shape[1], -1)
+        taps = torch.cat((edge, x, edge)).unfold(0, self.kernel, 1).transpose(2, 3).flatten(2)  # (L, B, kernel * C)
         return taps @ self.weight.flatten(0, 1)
 
 
@@ -71,7 +77,8 @@ class Shrink(nn.Module):
 class Grow(nn.Module):
     """Doubles the length as nn.ConvTranspose1d(C, C, 4, stride=2, padding=1) does: (L, B, C) to (2 L, B, C).
 
-    `weight` is (4, C, C'), nn.ConvTranspose1d's permuted by (2, 0, 1).
+    `weight` is (4, C, C'), nn.ConvTranspose1d's permuted by (2, 0, 1) and its taps in the order 3, 1, 2, 0: the first
+    two make the even steps.
     """
 
     def __init__(self, channels: int) -> None:
@@ -80,8 +87,8 @@ class Grow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         edge = torch.zeros_like(x[:1])
-        even = torch.cat((torch.cat((edge, x[:-1])), x), dim=-1) @ self.weight[[3, 1]].flatten(0, 1)
-        odd = torch.cat((x, torch.cat((x[1:], edge))), dim=-1) @ self.weight[[2, 0]].flatten(0, 1)
+        even = torch.cat((torch.cat((edge, x[:-1])), x), dim=-1) @ self.weight[:2].flatten(0, 1)
+        odd = torch.cat((x, torch.cat((x[1:], edge))), dim=-1) @ self.weight[2:].flatten(0, 1)
         return torch.stack((even, odd), dim=1).flatten(0, 1) + self.bias
 
 

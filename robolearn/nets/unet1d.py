@@ -27,10 +27,8 @@ class UNet1d(nn.Module):
         step_dim: int = 128,
     ) -> None:
         super().__init__()
-        if horizon % 2 ** (len(dims) - 1):
-            raise ValueError(
-                f"horizon {horizon} does not divide by {2 ** (len(dims) - 1)}, as a U-Net of {len(dims)} levels needs"
-            )
+        if horizon % (least := 2 ** (len(dims) - 1)):
+            raise ConfigError(f"unet1d of {len(dims)} levels: horizon must be a multiple of {least}, got {horizon}")
         self.step = nn.Sequential(
             Sinusoidal(step_dim), nn.Linear(step_dim, 4 * step_dim), nn.Mish(), nn.Linear(4 * step_dim, step_dim)
         )
