@@ -39,7 +39,7 @@ def expert(env: RobosuiteEnv, rng: np.random.Generator) -> Policy:
         Phase(lambda env: _handle(env, 0.0), CLOSED, near=0.03, ticks=8),
         Phase(held_at("nut", lambda env: raised(env, "nut", 1.02)), CLOSED, near=0.03),
         Phase(held_at("nut", lambda env: _on_peg(env, 1.0)), CLOSED, near=0.006, turned=0.05),
-        Phase(held_at("nut", lambda env: _on_peg(env, 0.9)), CLOSED, near=0.02, speed=0.3, patience=150),
+        Phase(held_at("nut", lambda env: _on_peg(env, 0.9)), CLOSED, until=_is_on_peg, speed=0.3, patience=150),
         Phase(held_at("nut", lambda env: _on_peg(env, 0.9)), OPEN, near=0.1, ticks=5),
         Phase(lambda env: _handle(env, 0.2), OPEN),
     )
@@ -68,3 +68,7 @@ def _on_peg(env: RobosuiteEnv, z: float) -> np.ndarray:
     off = np.hypot(nut[0, 3] - x, nut[1, 3] - y) > CLEARANCE or abs(geometry.wrap(yaw - _fitting(yaw))) > 0.1
     height = max(z, PEG_TOP + 0.03) if off else z
     return geometry.pose([x, y, height], geometry.rotation_z(np.array(_fitting(yaw))))
+
+
+def _is_on_peg(env: RobosuiteEnv) -> bool:
+    return bool(env.object_poses()["nut"][2, 3] < PEG_TOP - 0.01)
