@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.errors import ConfigError
 from robolearn.nets.conv import Conv, Grow, Shrink, initial, norm_mish
 from robolearn.nets.embeddings import Sinusoidal, times
 
