@@ -39,7 +39,18 @@ class Look:
 
 
 FAST = Look(reflections=False, samples=0)
-NICE = Look()
+SMOOTH = Look(reflections=False)
+ROBOSUITE = Look()  # its default
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera that no model has: what it looks at [m], from how far [m] and from where [deg]."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
 
 
 @contextlib.contextmanager
@@ -73,9 +84,7 @@ def write_state(model: mujoco.MjModel, data: mujoco.MjData, state: np.ndarray) -
 
 def camera(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: int) -> Camera:
     """Returns the calibration of one camera for square pictures of `size` px, where it is now."""
-    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
-    if index < 0:
-        raise UnknownName("camera", name, camera_names(model))
+    index = camera_id(model, name)
     focal = 0.5 * size / np.tan(0.5 * np.deg2rad(model.cam_fovy[index]))
     world_from_camera = np.eye(4)
     world_from_camera[:3, :3] = data.cam_xmat[index].reshape(3, 3) @ CV_FROM_GL
@@ -84,9 +93,12 @@ def camera(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: int) -> 
     return Camera((size, size), K, world_from_camera=tuple(map(tuple, world_from_camera.tolist())))
 
 
-def camera_names(model: mujoco.MjModel) -> list[str]:
-    """Returns the names of the model's cameras."""
-    return [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_CAMERA, i) for i in range(model.ncam)]
+def camera_id(model: mujoco.MjModel, name: str) -> int:
+    """Returns the index of a camera; UnknownName with the nearest one."""
+    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
+    if index < 0:
+        raise UnknownName("camera", name, [model.camera(i).name for i in range(model.ncam)])
+    return int(index)
 
 
 class Renderer:
@@ -119,28 +131,34 @@ class Renderer:
         self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]  # robosuite: group 0 is for collisions, 1 for the eye
         self._option.sitegroup[:] = 0
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._rect = mujoco.MjrRect(0, 0, size, size)
         atexit.register(self.close)  # before mujoco ends EGL, after which freeing fails aloud
 
-    def draw(self, data: mujoco.MjData, name: str) -> np.ndarray:
-        """Returns the picture (size, size, 3) uint8 that camera `name` takes now."""
+    def draw(self, data: mujoco.MjData, camera: str | View) -> np.ndarray:
+        """Returns the picture (size, size, 3) uint8 that a camera of the model, or a free one, takes now."""
         if self._gl is None:
             self._open()
         self._gl.make_current()
-        self._camera.fixedcamid = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, name)
-        if self._camera.fixedcamid < 0:
-            raise UnknownName("camera", name, camera_names(self.model))
-        groups, shown = self.model.geom_group.copy(), in_view(self.model, data, self._camera.fixedcamid)
-        if not self.look.reflections:  # a mirror may show what is behind the camera
-            self.model.geom_group[~shown] = HIDDEN
+        self._aim(camera)
+        model, groups = self.model, self.model.geom_group.copy()
+        if not self.look.reflections and isinstance(camera, str):  # a mirror may show what is behind the camera
+            model.geom_group[~in_view(model, data, self._camera.fixedcamid)] = HIDDEN
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(self.model, data, self._option, None, self._camera, everything, self._scene)
-        self.model.geom_group[:] = groups
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
+        model.geom_group[:] = groups
         mujoco.mjr_render(self._rect, self._scene, self._context)
         picture = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, self._rect, self._context)
         return picture[::-1].copy()
+
+    def _aim(self, camera: str | View) -> None:
+        if isinstance(camera, View):
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+            self._camera.lookat[:], self._camera.distance = camera.lookat, camera.distance
+            self._camera.azimuth, self._camera.elevation = camera.azimuth, camera.elevation
+        else:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = camera_id(self.model, camera)
 
     def close(self) -> None:
         """Frees the GL context."""
@@ -151,10 +169,10 @@ class Renderer:
             self._gl = None
 
 
-def in_view(model: mujoco.MjModel, data: mujoco.MjData, camera_id: int) -> np.ndarray:
+def in_view(model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> np.ndarray:
     """Returns which geoms (ngeom,) may be seen: their bounding sphere reaches into a square picture of this camera."""
-    right, up, back = ((data.geom_xpos - data.cam_xpos[camera_id]) @ data.cam_xmat[camera_id].reshape(3, 3)).T
-    radius, slope = model.geom_rbound, np.tan(0.5 * np.deg2rad(model.cam_fovy[camera_id]))
+    right, up, back = ((data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)).T
+    radius, slope = model.geom_rbound, np.tan(0.5 * np.deg2rad(model.cam_fovy[camera]))
     beside = (np.maximum(np.abs(right), np.abs(up)) + back * slope) / np.hypot(1.0, slope)  # [m] from the nearest side
     return (radius == 0) | ((back < radius) & (beside < radius))  # a plane has no bound
 

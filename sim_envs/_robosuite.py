@@ -73,7 +73,7 @@ class Task:
     joints: tuple[str, ...] = ()  # joints shown beside the poses, such as a hinge
     placed: tuple[str, ...] = ()  # fixed bodies that robosuite places by editing the model
     arms: int = 1
-    view: str = "agentview"  # the camera of the default picture
+    view: _mujoco.View = _mujoco.View((-0.1, 0.0, 0.95), 1.5, 150, -20)  # of the default picture
 
 
 class RobosuiteEnv:
@@ -166,8 +166,9 @@ class RobosuiteEnv:
         return self._observe()
 
     def render(self, camera: str | None = None, size: int = 512) -> np.ndarray:
-        """Returns a picture (size, size, 3) uint8 from `camera` (default: the task's best view), drawn nicely."""
-        return self._renderer(size, _mujoco.NICE).draw(self.data, self._camera_name(camera or self.task_facts.view))
+        """Returns a picture (size, size, 3) uint8 from `camera` (default: the task's best view), with smooth edges."""
+        view = self.task_facts.view if camera is None else self._camera_name(camera)
+        return self._renderer(size, _mujoco.SMOOTH).draw(self.data, view)
 
     def close(self) -> None:
         """Frees renderers and simulator."""
@@ -221,7 +222,7 @@ class RobosuiteEnv:
             obs[f"gripper{suffix}"] = np.array([self.gripper_opening(k)], np.float32)
         parts = [np.concatenate([p[:3, 3], geometry.rot6d_from_matrix(p[:3, :3])]) for p in self.object_poses().values()]
         obs["object"] = np.concatenate([*parts, self.data.qpos[self._joints]]).astype(np.float32)
-        look = _mujoco.FAST if self.config.fast_render else _mujoco.NICE
+        look = _mujoco.FAST if self.config.fast_render else _mujoco.ROBOSUITE
         for name in self.config.cameras:
             renderer = self._renderer(self.config.image_size, look)
             obs[f"{name}_image"] = renderer.draw(self.data, self._camera_name(name))

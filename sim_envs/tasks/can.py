@@ -8,10 +8,11 @@ import numpy as np
 
 from robolearn import geometry
 from robolearn.core import Policy
+from sim_envs._mujoco import View
 from sim_envs._robosuite import Body, RobosuiteEnv, Task, Thing
 from sim_envs._script import CLOSED, OPEN, Phase, Script, held_at, over, raised
 
-TASK = Task("can", "PickPlaceCan", things=(Thing("can", "body", "Can_main"),))
+TASK = Task("can", "PickPlaceCan", things=(Thing("can", "body", "Can_main"),), view=View((0.05, 0.1, 0.95), 2.0, 150, -25))
 ROUND = 0.01  # [rad] a can looks the same from every side
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from robolearn import geometry
 from robolearn.core import Policy
+from sim_envs._mujoco import View
 from sim_envs._robosuite import Body, RobosuiteEnv, Task, Thing
 from sim_envs._script import CLOSED, OPEN, Phase, Script
 
@@ -17,7 +18,7 @@ TASK = Task(
     things=(Thing("handle", "site", "Door_handle"),),
     joints=("Door_hinge", "Door_latch_joint"),
     placed=("Door_main",),
-    view="frontview",
+    view=View((-0.15, -0.15, 1.05), 1.8, 145, -18),
 )
 UNLATCHED = 1.45  # [rad]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from robolearn import geometry
 from robolearn.core import Policy
+from sim_envs._mujoco import View
 from sim_envs._robosuite import Body, RobosuiteEnv, Task, Thing
 from sim_envs._script import CLOSED, OPEN, Phase, Script
 
@@ -21,7 +22,7 @@ TASK = Task(
         Thing("handle_1", "site", "pot_handle1"),
     ),
     arms=2,
-    view="frontview",
+    view=View((0.0, 0.0, 1.0), 2.2, 160, -20),
 )
 
 
