@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class NormMish(torch.autograd.Function):
     """mish(groupnorm(x + bias)) for x (L, B, C), with a backward pass that keeps two arrays and no transcendental."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, bias: Tensor, weight: Tensor, shift: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias: Tensor, weight: Tensor, shift: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
         length, batch, channels = x.shape
         count = length * channels // groups
 
@@ -121,7 +122,7 @@ class NormMish(torch.autograd.Function):
         return torch.addcmul(-z, z, ratio, value=2)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         centred, scale, weight, shift = ctx.saved_tensors
         normed = centred * scale
         z = torch.addcmul(shift, normed, weight)

@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from robolearn import config
+
 NAMES = ("fp32", "bf16", "compile", "bf16+compile")
 REPEATS = 5
 CLEARLY = 0.97  # another choice than fp32 must take less than this share of fp32's time
@@ -40,7 +42,7 @@ def pick(
     key = fingerprint(net, device)
     known = json.loads(cache.read_text()) if cache is not None and cache.exists() else {}
     if key in known:
-        print(f"precision {known[key]} (measured before: {cache})")
+        config.warn(f"precision {known[key]} (measured before: {cache})")
         return known[key]
     device = torch.device(device)
     measured = measure(net, make_loss, device, ("fp32", "bf16"))
@@ -58,7 +60,7 @@ def pick(
             undo_compile(net)
             note = f"; compile failed: {first_line(error)}"
     chosen = fastest(measured)
-    print(f"precision {chosen} ({', '.join(f'{name} {ms:.1f} ms' for name, ms in measured.items())}{note})")
+    config.warn(f"precision {chosen} ({', '.join(f'{name} {ms:.1f} ms' for name, ms in measured.items())}{note})")
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps(known | {key: chosen}, indent=1) + "\n")
