@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _STYLE = Path(__file__).with_name("_report.css")
-W, H, LEFT, BOTTOM = 460, 200, 44, 30
+W, H, LEFT, BOTTOM = 360, 190, 40, 30  # [px] of the charts
 
 
 def page(title: str, subtitle: str, parts: Sequence[str]) -> str:
@@ -29,9 +29,9 @@ def card(title: str, body: str, note: str = "") -> str:
     return f'<section class="card"><h2>{html.escape(title)}</h2>{body}{tail}</section>'
 
 
-def grid(cards: Sequence[str], small: bool = False) -> str:
-    """Returns boxes side by side where there is room."""
-    return f'<div class="grid{" small" if small else ""}">{"".join(cards)}</div>'
+def grid(cards: Sequence[str], least: int = 300) -> str:
+    """Returns boxes side by side where there is room for each to be `least` px wide."""
+    return f'<div class="grid" style="--least:{least}px">{"".join(cards)}</div>'
 
 
 def figure(value: str, note: str) -> str:
@@ -47,6 +47,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             return f'<td class="{"good" if value else "bad"}">{"yes" if value else "no"}</td>'
         return f"<td>{f'{value:.3f}' if isinstance(value, float) else html.escape(str(value))}</td>"
 
+    if not rows:
+        return '<p class="note">none</p>'
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -63,7 +65,7 @@ def video(path: Path, caption: str, solved: bool) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     word = '<span class="good">solved</span>' if solved else '<span class="bad">not solved</span>'
     return (
-        f'<figure class="card"><video controls muted loop playsinline preload="auto" src="data:video/mp4;base64,{data}"></video>'
+        f'<figure class="card"><video controls autoplay muted loop playsinline src="data:video/mp4;base64,{data}"></video>'
         f"<figcaption>{word} · {html.escape(caption)}</figcaption></figure>"
     )
 

@@ -169,7 +169,8 @@ def report(figures: Mapping[str, Any]) -> str:
                     "Score of b minus a",
                     _html.figure(f"{figures['score_difference']:+.3f}", f"95 % {low:+.3f} to {high:+.3f}, bootstrap over pairs"),
                 ),
-            ]
+            ],
+            least=420,
         ),
         _html.card(
             f"Seeds that only one solves ({len(differ)})", _html.table(columns, [[r[c] for c in columns] for r in differ])

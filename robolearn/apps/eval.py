@@ -166,9 +166,9 @@ def report(done: Evaluation, films: Mapping[int, Path]) -> str:
         _html.video(path, f"seed {seed} · score {rows[seed]['score']:.3f} · {rows[seed]['steps']} steps", rows[seed]["success"])
         for seed, path in films.items()
     ]
-    parts = [_html.grid(cards)]
+    parts = [_html.grid(cards, least=900 // len(cards))]
     if players:
-        parts += ["<h2>Episodes, failures first</h2>", _html.grid(players, small=True)]
+        parts += ["<h2>Episodes, failures first</h2>", _html.grid(players, least=225)]
     parts.append(_html.card("All episodes", _html.table(COLUMNS, [[r[c] for c in COLUMNS] for r in done.rows])))
     parts.append(_html.card("How it was measured", _html.facts(_facts(done))))
     first, last = done.options.seeds[0], done.options.seeds[-1]

@@ -28,7 +28,7 @@ def untrained(folder: Path, seed: int = 0, obs: tuple[str, ...] = ("state",), ta
     stats = {key: _stats(body.spec.obs[key].shape) for key in obs if key != "img"} | {"action": _stats((2,))}
     normalizer = Normalizer.fit(stats)
     step = folder / "checkpoints" / "step_000001"
-    weights = net.state_dict()
+    weights = {key: value + 0.1 * torch.randn_like(value) for key, value in net.state_dict().items()}
     checkpoint.save(step, weights=weights, cfg=cfg, spec=spec, normalizer=normalizer, state={}, progress={"step": 1})
     checkpoint.point(folder, "last", step)
     rows = [{"step": k, "loss": 1.0 / k, "val_loss": 1.2 / k if k % 2 else None} for k in range(1, 30)]
