@@ -54,7 +54,7 @@ def test_a_short_run_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatc
     net = Policy()
     assert precision.pick(net, net.loss, "cpu", steps=1000) == "fp32"
     assert asked == [("fp32", "bf16")]
-    assert "precision fp32 (fp32 50.0 ms, bf16 90.0 ms; compile not tried: the run is too short" in capsys.readouterr().out
+    assert "precision fp32 (fp32 50.0 ms, bf16 90.0 ms; compile not tried: the run is too short" in capsys.readouterr().err
 
 
 def test_a_long_run_compiles_the_faster_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_without_a_compiler_one_line_says_so_and_training_goes_on(
     monkeypatch.setattr(precision.shutil, "which", lambda name: None)
     net = Policy()
     assert precision.pick(net, net.loss, "cpu", steps=10**6) == "fp32"
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("\n") == 1 and "needs a C++ compiler; install one with: apt-get install g++" in said
 
 
@@ -88,7 +88,7 @@ def test_a_compiler_that_fails_is_named_and_training_goes_on(
     monkeypatch.setattr(precision, "compile_parts", broken)
     net = Policy()
     assert precision.pick(net, net.loss, "cpu", steps=10**9) in ("fp32", "bf16")
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "compile failed: RuntimeError: no such flag" in said and "long story" not in said
 
 
