@@ -12,7 +12,7 @@ from robolearn.data import adapt
 from robolearn.data.source import Source, asked_poses, kinematic_model
 from robolearn.errors import DatasetError
 
-numbers = st.floats(-0.3, 0.3)
+numbers = st.floats(-0.3, 0.3, allow_subnormal=False)
 points = st.tuples(numbers, numbers, numbers)
 poses = st.builds(
     lambda position, turn: geometry.pose(np.array(position), geometry.matrix_from_rotvec(3 * np.array(turn))), points, points
@@ -78,6 +78,7 @@ def test_a_slip_of_the_finger_is_no_grasp() -> None:
     assert adapt.debounce(closing).tolist() == np.repeat([False, True, False], [62, 100, 20]).tolist()
 
 
+@settings(deadline=None, max_examples=50)
 @given(upright_poses)
 def test_the_grasp_moves_with_the_object(now: np.ndarray) -> None:
     source = picked_up()
@@ -89,6 +90,7 @@ def test_the_grasp_moves_with_the_object(now: np.ndarray) -> None:
     assert np.allclose(relative, then, atol=1e-9) or np.allclose(relative, half_turned, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=50)
 @given(upright_poses, st.sampled_from([1, 2, 4, 360]))
 def test_symmetry_chooses_the_smallest_turn(now: np.ndarray, order: int) -> None:
     source = picked_up()
@@ -99,6 +101,7 @@ def test_symmetry_chooses_the_smallest_turn(now: np.ndarray, order: int) -> None
     assert turn <= np.pi / max(order, 2) + 1e-6
 
 
+@settings(deadline=None, max_examples=50)
 @given(paths, poses, st.sampled_from([1, 4]))
 def test_what_is_in_the_hand_goes_where_it_should(wanted: np.ndarray, hand_from_object: np.ndarray, order: int) -> None:
     way = adapt.place_path(wanted, hand_from_object, order, np.eye(4))
@@ -108,8 +111,8 @@ def test_what_is_in_the_hand_goes_where_it_should(wanted: np.ndarray, hand_from_
     assert any(np.allclose(turned, turn, atol=1e-6) for turn in adapt.turns(order))
 
 
+@settings(deadline=None, max_examples=50)
 @given(paths)
-@settings(max_examples=50)
 def test_a_filled_path_has_no_gaps_and_keeps_its_corners(path: np.ndarray) -> None:
     filled = adapt.fill(path)
     assert adapt.metric(filled[1:], filled[:-1]).max() <= adapt.GRID * 1.5
@@ -117,6 +120,7 @@ def test_a_filled_path_has_no_gaps_and_keeps_its_corners(path: np.ndarray) -> No
         assert adapt.metric(filled, corner).min() < 1e-6
 
 
+@settings(deadline=None, max_examples=50)
 @given(paths)
 def test_thinning_keeps_the_ends_and_leaves_loops_out(path: np.ndarray) -> None:
     there_and_back = np.concatenate([path, path[::-1], path])
@@ -127,12 +131,14 @@ def test_thinning_keeps_the_ends_and_leaves_loops_out(path: np.ndarray) -> None:
     assert len(adapt.thin(there_and_back)) <= len(path)
 
 
+@settings(deadline=None, max_examples=50)
 @given(paths)
 def test_homing_only_comes_nearer_and_leaving_only_goes_further(path: np.ndarray) -> None:
     assert (np.diff(adapt.metric(adapt.homing(path), path[-1])) < 0).all()
     assert (np.diff(adapt.metric(adapt.leaving(path), path[0])) > 0).all()
 
 
+@settings(deadline=None, max_examples=50)
 @given(poses, poses, st.floats(0.0, 0.1))
 def test_the_way_over_never_cuts_through_below(start: np.ndarray, end: np.ndarray, above: float) -> None:
     corners = adapt.over(start, end, above)
@@ -142,8 +148,8 @@ def test_the_way_over_never_cuts_through_below(start: np.ndarray, end: np.ndarra
     assert all(corners[k, 2, 3] >= corners[-1, 2, 3] - 1e-12 for k in sideways)
 
 
+@settings(deadline=None, max_examples=50)
 @given(paths, st.floats(0.01, 0.05))
-@settings(max_examples=50)
 def test_pursuit_brings_an_obedient_hand_to_the_end_in_order(path: np.ndarray, lead: float) -> None:
     pursuit = adapt.Pursuit(adapt.fill(path), lead)
     hand, seen = path[0], [0]
