@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from robolearn import config
 from robolearn.core import ArraySpec, Spec
 from robolearn.data.convert._copy import built_aside
 from robolearn.data.images import row_blocks
@@ -82,7 +83,7 @@ def _wheel_from_pip(scratch: Path) -> Path:
     """Returns the wheel that pip finds (in its cache, an index or --find-links)."""
     if importlib.util.find_spec("pip") is None:
         raise BadInput(f"pip is missing in {sys.executable}, so {ROBOSUITE_WHEEL} cannot be fetched; give --from WHEEL_OR_FOLDER")
-    print(f"robolearn: asking pip for {ROBOSUITE_WHEEL} (88 MiB)", file=sys.stderr)
+    config.warn(f"robolearn: asking pip for {ROBOSUITE_WHEEL} (88 MiB)")
     command = [sys.executable, "-m", "pip", "download", ROBOSUITE_WHEEL, "--no-deps", "--only-binary", ":all:"]
     options = ["--disable-pip-version-check", "--retries", "1", "--timeout", "20", "--quiet", "--dest", str(scratch)]
     done = subprocess.run(command + options, capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from robolearn import config
 from robolearn.core import ArraySpec
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError
@@ -125,4 +126,4 @@ def _fingerprint(dataset: EpisodeSet, key: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"robolearn: {text}", file=sys.stderr)
+    config.warn(f"robolearn: {text}")
