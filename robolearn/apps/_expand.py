@@ -161,26 +161,31 @@ class Attempt:
         """Takes the object in the hand to its target, from above, and lets go."""
         source, cuts, recipe = self.source, self.cuts, self.recipe
         poses = self.env.object_poses()
-        hand = self.env.eef_pose()
-        hand_from_object = geometry.inverse(hand) @ poses[recipe.moved]
         if poses[recipe.moved][2, 3] < self.thing[2, 3] + 0.5 * adapt.RISEN:
             raise Failed("missed")
         wanted = adapt.upright(source.things[recipe.moved][cuts.place : cuts.release])
         if recipe.onto:
             onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
             wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
-        way = adapt.place_path(wanted, hand_from_object, recipe.fits, hand)
-        way = adapt.turned(way, way[-1])
-        self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
-        corners = adapt.over(hand, way[0], recipe.above)
-        down = np.concatenate([corners[-1:], adapt.homing(way)])
-        self.follow([Leg("carry", corners, self.closing, FREE), Leg("place", down, self.closing, NEAR)])
+        hand = self.env.eef_pose()
+        corners = adapt.over(hand, self.way_with_object(wanted, hand)[0], recipe.above)
+        self.follow([Leg("carry", corners, self.closing, FREE)], stop=False)
+        way = self.way_with_object(wanted, corners[-1])
+        self.follow([Leg("place", np.concatenate([adapt.over(way[0], way[0], recipe.above)[-1:], way]), self.closing, NEAR)])
         self.grip(bool(source.closing[cuts.release]) if cuts.release < len(source.closing) else self.closing)
 
-    def follow(self, legs: Sequence[Leg]) -> None:
-        """Moves the hand along legs without stopping between them until it has arrived at the last one's end."""
+    def way_with_object(self, wanted: np.ndarray, hand: np.ndarray) -> np.ndarray:
+        """Returns the hand's way (n, 4, 4) that takes the object, as it now lies in the hand, along `wanted`, turned least."""
+        hand_from_object = geometry.inverse(self.env.eef_pose()) @ self.env.object_poses()[self.recipe.moved]
+        way = adapt.place_path(wanted, hand_from_object, self.recipe.fits, hand)
+        way = adapt.homing(adapt.turned(way, way[-1]))
+        self.episode.transforms.update(hand_from_object=hand_from_object, release=way[-1])
+        return way
+
+    def follow(self, legs: Sequence[Leg], stop: bool = True) -> None:
+        """Moves the hand along legs without stopping between them, and with `stop` until it rests at the last one's end."""
         for number, leg in enumerate(legs):
-            self.closing, last = leg.closing, number == len(legs) - 1
+            self.closing, last = leg.closing, stop and number == len(legs) - 1
             pursuit = adapt.Pursuit(adapt.fill(adapt.thin(leg.path) if len(leg.path) > 3 else leg.path), leg.lead)
             stalled = 0
             while not self.finished(pursuit, last):
