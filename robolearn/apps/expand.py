@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,12 +14,11 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from robolearn.apps import _expand
 from robolearn.apps._expand import RECIPES
 from robolearn.apps._report import plain, write_json
+from robolearn.apps._trials import Trial, Tries
 from robolearn.core import ArraySpec
 from robolearn.data.convert.robosuite_demo import Demo, read_demo
-from robolearn.data.source import read_source
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, ConfigError, DatasetError, Findings, nearest
 from sim_envs import _base
@@ -80,17 +76,6 @@ class Config:
         return {"robot": self.robot, "action": self.action, **images}
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What came of one attempt: an episode's arrays by key with its transforms, or a reason."""
-
-    seed: int
-    seconds: float
-    reason: str = ""
-    rows: dict[str, np.ndarray] | None = None
-    transforms: dict[str, Any] | None = None
-
-
 def run(cfg: Config) -> int:
     """Expands one demonstration into `episodes` successes and prints the yield and the reasons of the failures."""
     path = find_source(cfg.source)
@@ -138,57 +123,6 @@ def choose_task(cfg: Config, demo: Demo, path: Path) -> str:
     if task not in fitting:
         raise ConfigError(f"{path}: holds '{demo.env_name}', which cannot be expanded for task '{task}'{nearest(task, RECIPES)}")
     return task
-
-
-class Tries:
-    """Attempts at one task from one source, here or in worker processes; picklable, the body is made where it is used."""
-
-    def __init__(self, path: Path, task: str, env: dict[str, Any], noise: float) -> None:
-        self.path, self.task, self.env, self.noise = path, task, env, noise
-        self.recipe = RECIPES[task]
-        self.source = read_source(read_demo(path), self.recipe.all_bodies)
-        self.cuts = _expand.find_cuts(self.source, self.recipe)
-
-    def run(self, seeds: range, workers: int) -> Iterator[Trial]:
-        """Yields the trial of every seed, in the order of the seeds whatever the number of workers."""
-        if workers <= 1:
-            body = _base.make(self.task, self.env) if workers else None
-            yield from (self.attempt(body, seed) for seed in seeds if body)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(self,)) as pool:
-            waiting: deque[Future[Trial]] = deque()
-            try:
-                for seed in seeds:
-                    waiting.append(pool.submit(_attempt, seed))
-                    if len(waiting) >= 2 * workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def attempt(self, body: Any, seed: int) -> Trial:
-        """Returns what came of one reset of the body."""
-        started = time.monotonic()
-        try:
-            episode = _expand.attempt(body, self.source, self.recipe, self.cuts, seed, self.noise)
-        except _expand.Failed as failure:
-            return Trial(seed, time.monotonic() - started, str(failure))
-        rows = {key: np.stack([row[key] for row in episode.rows]) for key in episode.rows[0]}
-        return Trial(seed, time.monotonic() - started, rows=rows, transforms=episode.transforms)
-
-
-_in_worker: list[tuple[Tries, Any]] = []
-
-
-def _start(tries: Tries) -> None:
-    _in_worker.append((tries, _base.make(tries.task, tries.env)))
-
-
-def _attempt(seed: int) -> Trial:
-    tries, body = _in_worker[0]
-    return tries.attempt(body, seed)
 
 
 @dataclass
