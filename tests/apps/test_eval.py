@@ -110,6 +110,18 @@ def test_saved_states_replay_bit_by_bit(evaluated: Path, tmp_path: Path) -> None
     assert (tmp_path / "a.mp4").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_all_human_demonstrations_of_pusht_replay_exactly(shared: Path, tmp_path: Path) -> None:
+    human = shared / "data" / "pusht_zarr" / "pusht_cchi_v7_replay.zarr"
+    argv = ["replay", str(human), "--task", "pusht", "--max-error", "3", "--json", str(tmp_path / "out.json")]
+    assert cli.main(argv) == 0
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert (figures["episodes"], figures["steps"]) == (206, 25650)
+    assert figures["max_state_error_px"] <= 1e-3
+    assert figures["max_error_from_state_px"] < 0.2
+    assert figures["score_mean"] == pytest.approx(0.947, abs=5e-4)
+
+
 def test_an_evaluation_is_not_replaced_unasked(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (evaluated / "run" / "eval" / "500_6_max24" / "episodes.csv").read_text()
     assert cli.main(["eval", str(evaluated / "run"), *SMALL]) == 2
