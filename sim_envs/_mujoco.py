@@ -93,6 +93,11 @@ def camera(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: int) -> 
     return Camera((size, size), K, world_from_camera=tuple(map(tuple, world_from_camera.tolist())))
 
 
+def moves(model: mujoco.MjModel, name: str) -> bool:
+    """Returns whether a camera is mounted on something that moves."""
+    return bool(model.body_weldid[model.cam_bodyid[camera_id(model, name)]] != 0)
+
+
 def camera_id(model: mujoco.MjModel, name: str) -> int:
     """Returns the index of a camera; UnknownName with the nearest one."""
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)

@@ -11,13 +11,13 @@ import logging
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from robolearn import geometry
-from robolearn.core import ArraySpec, Obs, Spec, Step
+from robolearn.core import ArraySpec, Camera, Obs, Spec, Step
 from robolearn.errors import ArrayMismatch, BadInput, ConfigError
 from sim_envs import _mujoco
 from sim_envs._arm import JOINT_STIFFNESS, Arm
@@ -194,6 +194,10 @@ class RobosuiteEnv:
             poses[thing.name] = geometry.pose(part.xpos, part.xmat.reshape(3, 3))
         return poses
 
+    def calibration(self, camera: str) -> Camera:
+        """Returns the calibration of an observation's camera, where it is now."""
+        return _mujoco.camera(self.model, self.data, self._camera_name(camera), self.config.image_size)
+
     def gripper_closed(self, arm: int = 0) -> bool:
         """Returns whether the gripper's last command closes it."""
         return self.arms[arm].command > 0
@@ -241,7 +245,9 @@ class RobosuiteEnv:
         cameras = {}
         for name in self.config.cameras:
             obs[f"{name}_image"] = ArraySpec((size, size, 3), "uint8")
-            cameras[f"{name}_image"] = _mujoco.camera(self.model, self.data, self._camera_name(name), size)
+            camera = self.calibration(name)
+            moving = _mujoco.moves(self.model, self._camera_name(name))  # where it is, only an observation says
+            cameras[f"{name}_image"] = replace(camera, world_from_camera=()) if moving else camera
         block = ACTION_NAMES.get(self.config.action, (*[f"q{i}" for i in range(len(self.arms[0].qpos))], "gripper"))
         if len(self.arms) > 1:
             block = tuple(f"{name}{suffix}" for suffix in self.suffixes for name in block)
