@@ -30,26 +30,38 @@ HOPELESS = 20  # so many attempts without one success end the command
 
 @dataclass(frozen=True)
 class Config:
-    """source: a demo.hdf5, or the task whose demonstration `robolearn data fetch robosuite-human` brought; out: the dataset to
-    write; episodes: successes wanted; seed: of the first reset, attempt i uses seed + i; task: where the file holds several;
-    noise: of the executed action [m, and rad by the lever of 0.1 m], recorded without it; attempts: bound, 0 for 20 + 5 per
-    episode; json: where to write the yield."""
+    """What to expand, on which body, how often."""
 
     source: Annotated[str, tyro.conf.Positional]
+    """A demo.hdf5, or the task whose demonstration `robolearn data fetch robosuite-human` brought."""
     out: Path
+    """The dataset to write."""
     episodes: int = 200
+    """Successes wanted."""
     seed: int = 0
+    """Of the first reset; attempt i uses seed + i."""
     task: str | None = None
+    """The task, where the file could serve several."""
     robot: Literal["Panda", "UR5e", "IIWA", "Kinova3"] = "Panda"
+    """The arm that follows."""
     action: Literal["pose_abs", "joint_abs"] = "pose_abs"
+    """What the arm is told."""
     noise: float = 0.0
+    """Of what is carried out, while what is recorded stays clean [m; turns by a lever of 0.1 m]."""
     cameras: tuple[str, ...] = ()
+    """Pictures to record."""
     image_size: int = 84
+    """Of the pictures [px]."""
     workers: int = 1
+    """Processes."""
     attempts: int = 0
+    """Resets tried at most; 0: 20 + 5 per episode."""
     json: Path | None = None
+    """Write yield and reasons to this file."""
     resume: bool = False
+    """Go on with a set that was interrupted."""
     overwrite: bool = False
+    """Replace an existing set."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be expanded; ValueError names the field."""
