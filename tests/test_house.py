@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "sim_envs": (),
     "hardware": (),
 }
-ONLY_APPS_ARE_FREE = ("robolearn.apps", "robolearn.cli")
+ONLY_APPS_ARE_FREE = ("robolearn.apps", "robolearn.cli", "robolearn.__main__")
 NO_TORCH = (
     "robolearn.rollout",
     "robolearn.data",
