@@ -201,6 +201,7 @@ def _one_line(panel: str) -> str:
         near = re.search(r"(?:Perhaps you meant|Arguments similar to \S+): (--[\w.-]+)", text)
         hint = f"; did you mean {near[1]}?" if near else ""
         return f"unknown flag {found[1]}{hint}" if found[1].startswith("-") else f"unexpected argument '{found[1]}'"
+    text = re.sub(r"[-─]{5,}", "", text).strip()
     if found := re.search(r"Error parsing (\S+): (.+?) Argument helptext: (?:-\S+ )*(.+?)(?= \(|$)", text):
         got = re.findall(r"'[^']*'", found[2])
         return f"{found[1]}: want {found[3]}, got {got[-1]}" if got else f"{found[1]}: {found[2]}"
@@ -210,7 +211,7 @@ def _one_line(panel: str) -> str:
         return f"{found[1]}: want {found[2]} value{'s' * (found[2] != '1')}, got fewer"
     if found := re.search(r"Missing from .*?: (.+)", text):
         return f"missing: {found[1]}"
-    return text or "the flags do not fit"
+    return re.sub(r"^Value error Error parsing (?=\w)", "", text).strip() or "the flags do not fit"
 
 
 def warn(message: str) -> None:

@@ -21,7 +21,7 @@ from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_fir
 from robolearn.apps._report import plain, write_json
 from robolearn.apps.eval import learning_curve
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import AlreadyExists, BadInput
+from robolearn.errors import BadInput
 
 SEED = 900_000
 STAGES = ("fetch", "expand", "check", "train", "evaluate")
@@ -57,7 +57,9 @@ class Config:
 def run(cfg: Config) -> int:
     """Runs the stages that are not done yet and prints the result."""
     if (cfg.out / "report.json").exists() and not cfg.overwrite:
-        raise AlreadyExists(cfg.out, "demo")
+        conclude(cfg, json.loads((cfg.out / "report.json").read_text()))
+        say("(made before; --overwrite begins anew)")
+        return 0
     began = time.monotonic()
     say(f"robolearn demo: one human demonstration to an evaluated policy; {MINUTES}. Interrupt it whenever you like.")
     human = cfg.demos / "robosuite-human"
@@ -98,12 +100,16 @@ def run(cfg: Config) -> int:
     stage("evaluate", f"{cfg.episodes} episodes the policy has never seen, seeds {SEED}..{SEED + cfg.episodes - 1}")
     done = evaluate(find(str(cfg.out)), Options(cfg.episodes, SEED, cfg.workers))
     figures = report(cfg, EpisodeSet.open(made), done, time.monotonic() - began)
-    low, high = figures["wilson95"]
-    say(
-        f"\n{figures['successes']} of {figures['n']} unseen episodes solved: {figures['success_rate']:.2f} (95 % {low:.2f} .. {high:.2f})"
-    )
-    say(f"report: {cfg.out / 'report.html'}\nvideo:  {cfg.out / 'video.mp4'}")
+    conclude(cfg, figures)
     return 0
+
+
+def conclude(cfg: Config, figures: dict[str, Any]) -> None:
+    """Prints the result and where to look at it."""
+    low, high = figures["wilson95"]
+    solved = f"{figures['successes']} of {figures['n']} unseen episodes solved"
+    say(f"\n{solved}: {figures['success_rate']:.2f} (95 % {low:.2f} .. {high:.2f})")
+    say(f"report: {cfg.out / 'report.html'}\nvideo:  {cfg.out / 'video.mp4'}")
 
 
 def lift_source(folder: Path) -> Path:

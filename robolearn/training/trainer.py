@@ -52,8 +52,6 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
     accelerator = Accelerator(cpu=cfg.device == "cpu")
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     run = Path(cfg.out)
-    cfg = open_run(run, cfg, resume, overwrite) if main else cfg
-    accelerator.wait_for_everyone()
     device = accelerator.device if world > 1 or cfg.device == "auto" else torch.device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -66,6 +64,8 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
     stats = compute_stats(dataset, keys, episodes=windows.episodes)
     normalizer = Normalizer.fit(stats, cfg.dataset.normalize)
     loader = Loader(windows, cfg.batch_size, cfg.seed, workers=cfg.dataset.workers)
+    cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
+    accelerator.wait_for_everyone()
 
     torch.manual_seed(cfg.seed)
     net = checkpoint.make_net(cfg, spec).to(device)
