@@ -54,7 +54,8 @@ class ZarrPerSample(Dataset):
     """Reads every window from zarr when it is asked for, chunks of 161 float images as in the original file."""
 
     def __init__(self, path: Path, last: int) -> None:
-        self.path, self.last, self._data = path, last, None
+        self.path, self.last = path, last
+        self._data: Any = None
 
     def __len__(self) -> int:
         return self.last
@@ -69,7 +70,8 @@ class ParquetFrames(Dataset):
     """Decodes every window's frames from PNG bytes in a parquet table."""
 
     def __init__(self, path: Path, last: int) -> None:
-        self.path, self.last, self._table = path, last, None
+        self.path, self.last = path, last
+        self._table: Any = None
 
     def __len__(self) -> int:
         return self.last
@@ -79,7 +81,9 @@ class ParquetFrames(Dataset):
             import pyarrow.parquet
 
             self._table = pyarrow.parquet.read_table(self.path)
-        pictures = [cv2.imdecode(np.frombuffer(raw.as_py(), np.uint8), 1) for raw in self._table["img"][row : row + _TO]]
+        pictures: list[Any] = [
+            cv2.imdecode(np.frombuffer(raw.as_py(), np.uint8), 1) for raw in self._table["img"][row : row + _TO]
+        ]
         return np.stack(pictures), np.asarray(self._table["action"][row : row + _HORIZON].to_pylist(), np.float32)
 
 
