@@ -193,7 +193,9 @@ class EpisodeSet:
         self._commit(np.array([stop], np.int64))
         return index
 
-    def extend(self, ends: Sequence[int] | np.ndarray, blocks: Iterable[tuple[str, int, np.ndarray]], **facts: Sequence[Any]) -> None:
+    def extend(
+        self, ends: Sequence[int] | np.ndarray, blocks: Iterable[tuple[str, int, np.ndarray]], **facts: Sequence[Any]
+    ) -> None:
         """Adds many episodes at once: `ends` count from the first new row, `blocks` are (key, first new row, rows) of every key.
 
         The ends are written last, so that a crash adds none of them. Values are taken as they are.
