@@ -108,7 +108,7 @@ def draw_picture(agent: np.ndarray, block: np.ndarray, target: np.ndarray | None
 
     agent, target: x, y [px]; block: x, y [px], angle [rad].
     """
-    image: np.ndarray = np.full((2 * TABLE, 2 * TABLE, 3), (250, 249, 246), np.uint8)  # twice the size, then averaged: smooth edges
+    image: np.ndarray = np.full((2 * TABLE, 2 * TABLE, 3), (250, 249, 246), np.uint8)  # twice the size: smooth edges
     outline = np.array(OUTLINE, dtype=float)
     goal, tee = place(outline, *GOAL), place(outline, *block)
     _fill(image, goal, (214, 238, 219))
