@@ -59,7 +59,7 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
             raise BadInput(f"{dataset.path}: says neither spec nor task; give --task")
         return cfg, dataset.spec
     images = [key for key in cfg.policy.obs if key in dataset.keys and len(dataset.keys[key].shape) == 3]
-    body = bodies.make(task, env | ({"cameras": images} if images and "cameras" not in env else {}))
+    body = bodies.make(task, bodies.with_cameras(env, images))
     try:
         spec = body.spec
     finally:
