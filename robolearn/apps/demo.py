@@ -148,6 +148,7 @@ def report(cfg: Config, made: EpisodeSet, done: Evaluation, wall_s: float) -> di
     records = {r.outcome.seed: r for r in [record, *solved[:3]]}
     films = _video.film("lift", done.subject.env, records.values(), cfg.out / "videos")
     best = solved[0].outcome.seed if solved else record.outcome.seed
+    assert best is not None
     (cfg.out / "video.mp4").write_bytes(films[best].read_bytes())
     (cfg.out / "report.html").write_text(page(cfg, figures, films, done))
     write_json(cfg.out / "report.json", figures, cfg.seed)
