@@ -54,6 +54,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """h + W2 gelu(W1 (norm(h) (1 + scale) + bias)), as a transformer's feed-forward part with FiLM."""
 
+    region = True  # torch.compile works on this block, once for all copies of one shape
+
     def __init__(self, width: int, expansion: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)

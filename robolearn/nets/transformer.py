@@ -80,6 +80,8 @@ class Transformer(nn.Module):
 class Layer(nn.Module):
     """One pre-norm decoder layer: self-attention, cross-attention to time and observations, feed-forward."""
 
+    region = True  # torch.compile works on this block, once for all copies of one shape
+
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)

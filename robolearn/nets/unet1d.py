@@ -103,6 +103,8 @@ class ConvNormMish(nn.Module):
 class Residual(nn.Module):
     """Two convolutions with FiLM (B, C') between them, beside a straight path: (L, B, C) to (L, B, C')."""
 
+    region = True  # torch.compile works on this block, once for all copies of one shape
+
     def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int, length: int) -> None:
         super().__init__()
         self.channels = channels_out

@@ -61,6 +61,8 @@ class ResNet18(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a straight path."""
 
+    region = True  # torch.compile works on this block, once for all copies of one shape
+
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)

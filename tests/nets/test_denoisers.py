@@ -82,12 +82,12 @@ def test_it_fits_a_chunk_that_depends_on_the_first_observation(name: str) -> Non
     x, t = torch.zeros(32, 16, 3), torch.zeros(32)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     first = last = nn.functional.mse_loss(net(x, t, cond), target)
-    for _ in range(200):
+    for _ in range(100):
         optimizer.zero_grad()
         last.backward()
         optimizer.step()
         last = nn.functional.mse_loss(net(x, t, cond), target)
-    assert last < 0.3 * first
+    assert last < 0.6 * first
 
 
 @pytest.mark.parametrize("name", MAKE)

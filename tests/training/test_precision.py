@@ -103,6 +103,13 @@ def test_the_answer_is_remembered_for_this_machine_and_network(monkeypatch: pyte
     assert len(asked) == 2
 
 
+def test_the_repeated_blocks_are_what_is_compiled() -> None:
+    net = Policy()
+    assert precision._parts(net) == list(net.denoiser.blocks)
+    assert len(precision._parts(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(bool(precision.why_not_compile("cpu")), reason="no C++ compiler on this machine")
 def test_compiled_parts_compute_the_same_and_keep_the_names_of_their_weights() -> None:
     torch.manual_seed(0)
