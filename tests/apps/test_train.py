@@ -1,4 +1,4 @@
-"""robolearn train: presets load, what does not fit is refused before anything is written, several processes equal one."""
+"""`robolearn train`: a preset and flags in, a run folder out; bad input is one line, exit code 2, and nothing is written."""
 
 from __future__ import annotations
 
