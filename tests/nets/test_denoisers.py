@@ -82,7 +82,7 @@ def test_it_fits_a_chunk_that_depends_on_the_first_observation(name: str) -> Non
     x, t = torch.zeros(32, 16, 3), torch.zeros(32)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     first = last = nn.functional.mse_loss(net(x, t, cond), target)
-    for _ in range(100):
+    for _ in range(100 if name == "transformer" else 40):
         optimizer.zero_grad()
         last.backward()
         optimizer.step()
