@@ -25,7 +25,7 @@ class Trial:
     """What came of one attempt: an episode's arrays by key with its transforms, or a reason."""
 
     seed: int
-    seconds: float
+    cpu_s: float
     reason: str = ""
     rows: dict[str, np.ndarray] | None = None
     transforms: dict[str, Any] | None = None
@@ -61,13 +61,13 @@ class Tries:
 
     def attempt(self, body: Any, seed: int) -> Trial:
         """Returns what came of one reset of the body."""
-        started = time.monotonic()
+        started = time.process_time()
         try:
             episode = _expand.attempt(body, self.source, self.recipe, self.cuts, seed, self.noise)
         except _expand.Failed as failure:
-            return Trial(seed, time.monotonic() - started, str(failure))
+            return Trial(seed, time.process_time() - started, str(failure))
         rows = {key: np.stack([row[key] for row in episode.rows]) for key in episode.rows[0]}
-        return Trial(seed, time.monotonic() - started, rows=rows, transforms=episode.transforms)
+        return Trial(seed, time.process_time() - started, rows=rows, transforms=episode.transforms)
 
 
 _in_worker: list[tuple[Tries, Any]] = []

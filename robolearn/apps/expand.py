@@ -147,7 +147,7 @@ class Book:
     steps: list[int]
     reasons: Counter[str]
     since: list[str]  # reasons of the failures after the last success
-    seconds: list[float]
+    cpu_s: list[float]
 
     @classmethod
     def resume(cls, cfg: Config, done: EpisodeSet | None) -> Book:
@@ -169,7 +169,7 @@ class Book:
     def add(self, trial: Trial, done: EpisodeSet | None, tries: Tries) -> None:
         """Counts a trial, and appends its episode to the set if it was a success."""
         self.attempts += 1
-        self.seconds.append(trial.seconds)
+        self.cpu_s.append(trial.cpu_s)
         if trial.rows is None:
             self.reasons[trial.reason] += 1
             self.since.append(trial.reason)
@@ -202,7 +202,7 @@ class Book:
             "reasons": dict(self.reasons.most_common()),
             "steps_mean": float(np.mean(self.steps)) if self.steps else None,
             "steps_max": max(self.steps, default=None),
-            "attempt_s": float(np.median(self.seconds)) if self.seconds else None,
+            "attempt_cpu_s": float(np.median(self.cpu_s)) if self.cpu_s else None,
             "wall_s": wall_s,
         }
 
@@ -254,7 +254,7 @@ def print_table(report: dict[str, Any]) -> None:
     """Prints yield, length and time of the attempts, and why attempts failed."""
     rate = "-" if report["yield"] is None else f"{100 * report['yield']:.0f} %"
     print(f"{report['task']}: {report['successes']} episodes of {report['attempts']} attempts ({rate}) -> {report['out']}")
-    if report["steps_mean"] is not None and report["attempt_s"] is not None:
-        print(f"  {report['steps_mean']:.0f} steps an episode, {report['attempt_s']:.2f} s an attempt")
+    if report["steps_mean"] is not None and report["attempt_cpu_s"] is not None:
+        print(f"  {report['steps_mean']:.0f} steps an episode, {report['attempt_s']:.2f} s of processor time an attempt")
     for reason, count in report["reasons"].items():
         print(f"  {count:5d} failed: {reason}")
