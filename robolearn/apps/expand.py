@@ -255,6 +255,6 @@ def print_table(report: dict[str, Any]) -> None:
     rate = "-" if report["yield"] is None else f"{100 * report['yield']:.0f} %"
     print(f"{report['task']}: {report['successes']} episodes of {report['attempts']} attempts ({rate}) -> {report['out']}")
     if report["steps_mean"] is not None and report["attempt_cpu_s"] is not None:
-        print(f"  {report['steps_mean']:.0f} steps an episode, {report['attempt_s']:.2f} s of processor time an attempt")
+        print(f"  {report['steps_mean']:.0f} steps an episode, {report['attempt_cpu_s']:.2f} s of processor time an attempt")
     for reason, count in report["reasons"].items():
         print(f"  {count:5d} failed: {reason}")
