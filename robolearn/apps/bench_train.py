@@ -57,9 +57,10 @@ def run(cfg: Config) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    rows = [bench(name, cfg, device) for name in cfg.denoisers]
-    for row in rows:
-        print(line(row))
+    rows = []
+    for name in cfg.denoisers:
+        rows.append(bench(name, cfg, device))
+        print(line(rows[-1]), flush=True)
     figures = {"rows": rows, "machine": _bench.machine(torch.get_num_threads()), "device": str(device)}
     write_json(cfg.json, figures, seed=0)
     return 0
