@@ -25,6 +25,7 @@ from robolearn import config
 NAMES = ("fp32", "bf16", "compile", "bf16+compile")
 REPEATS = 5
 CLEARLY = 0.97  # another choice than fp32 must take less than this share of fp32's time
+HOPELESS = 2.0  # autocast on a processor without bf16 instructions takes ten to fifty times as long as fp32
 WORTH_COMPILING = 900.0  # [s] of eager training; compiling takes one to three minutes of two cores and saves a few percent
 
 
@@ -77,12 +78,18 @@ def fastest(measured: dict[str, float]) -> str:
 def measure(
     net: nn.Module, make_loss: Callable[[], Tensor], device: torch.device, names: Sequence[str], repeats: int = REPEATS
 ) -> dict[str, float]:
-    """Returns the median [ms] of forward and backward for each name, repeats interleaved, the first of each not counted."""
+    """Returns the median [ms] of forward and backward for each name, repeats interleaved, the first of each not counted.
+
+    A name that takes more than `HOPELESS` times the first name's time is not repeated.
+    """
     times: dict[str, list[float]] = {name: [] for name in names}
+    last: dict[str, float] = {}
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         for i in range(repeats + 1):
             for name in names:
+                if "compile" not in name and last.get(name, 0) > HOPELESS * last[names[0]]:
+                    continue
                 if "compile" in name and i == 0:
                     compile_parts(net)
                 with compiled(net, "compile" in name):
@@ -92,10 +99,11 @@ def measure(
                     loss.backward()
                     if cuda:
                         torch.cuda.synchronize(device)
-                    times[name] += [(time.perf_counter() - begin) * 1e3] if i else []
+                    last[name] = (time.perf_counter() - begin) * 1e3
+                    times[name] += [last[name]] if i else []
                 net.zero_grad(set_to_none=True)
     undo_compile(net)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: statistics.median(values or [last[name]]) for name, values in times.items()}
 
 
 def compile_parts(net: nn.Module) -> None:

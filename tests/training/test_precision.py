@@ -49,6 +49,22 @@ def test_measuring_leaves_weights_gradients_and_random_numbers_as_they_were() ->
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_a_hopeless_precision_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, runs = iter(range(1000)), []
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: 0.001 * next(clock))
+    net = Policy()
+
+    def loss() -> torch.Tensor:
+        runs.append(torch.is_autocast_enabled("cpu"))
+        if runs[-1]:
+            [next(clock) for _ in range(10)]
+        return net.loss()
+
+    ms = precision.measure(net, loss, torch.device("cpu"), ("fp32", "bf16"), repeats=3)
+    assert runs.count(True) == 1 and runs.count(False) == 4
+    assert ms == pytest.approx({"fp32": 1.0, "bf16": 11.0})
+
+
 def test_a_short_run_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = measured(monkeypatch, fp32=50.0, bf16=90.0)
     net = Policy()
