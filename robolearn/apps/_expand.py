@@ -106,6 +106,7 @@ class Attempt:
         """Resets the body by `seed`, follows the source's parts and returns what was recorded; Failed with the reason."""
         self.obs: Obs = self.env.reset(seed)
         self.solver = HandSolver(self.env, self.env.data.qpos[self.env.arms[0].qpos].copy())
+        self.home = self.env.eef_pose()  # wrists have their range around it, so turns are chosen to stay near it
         self.thing = self.settled_object()
         self.episode.transforms = {"object": self.thing}
         if self.recipe.held:
@@ -121,14 +122,15 @@ class Attempt:
     def pick(self) -> None:
         """Grasps the object where it lies and lifts it."""
         source, cuts, recipe = self.source, self.cuts, self.recipe
-        home = self.env.eef_pose()
         stop = cuts.carry if recipe.places else cuts.release
-        way = adapt.grasp_path(source, cuts, recipe.moved, self.thing, recipe.order, home, stop)
+        way = adapt.grasp_path(source, cuts, recipe.moved, self.thing, recipe.order, self.home, stop)
         way = adapt.turned(way, way[cuts.grasp - cuts.reach])
         reach, lift = np.split(way, [cuts.grasp - cuts.reach + 1])
         self.episode.transforms["grasp"] = reach[-1]
         before, after = bool(source.closing[cuts.grasp - 1]), bool(source.closing[cuts.grasp])
-        self.follow([Leg("reach", adapt.over(home, reach[0]), before, FREE), Leg("grasp", adapt.homing(reach), before, NEAR)])
+        self.follow(
+            [Leg("reach", adapt.over(self.home, reach[0]), before, FREE), Leg("grasp", adapt.homing(reach), before, NEAR)]
+        )
         self.grip(after)
         self.follow([Leg("lift", adapt.leaving(np.concatenate([reach[-1:], lift])), after, NEAR)])
 
@@ -138,8 +140,7 @@ class Attempt:
         moved = adapt.upright(self.thing) @ geometry.inverse(adapt.upright(source.things[self.recipe.moved][0]))
         hand, closing = moved @ source.hand, bool(source.closing[cuts.grasp])
         near = hand[cuts.reach : cuts.grasp]
-        home = self.env.eef_pose()
-        self.follow([Leg("reach", adapt.over(home, near[0]), closing, FREE), Leg("touch", near, closing, NEAR)])
+        self.follow([Leg("reach", adapt.over(self.home, near[0]), closing, FREE), Leg("touch", near, closing, NEAR)])
         for row in adapt.pushes(source, cuts.grasp):
             self.closing = bool(source.closing[row])
             for _ in range(WAIT):
@@ -168,8 +169,8 @@ class Attempt:
             onto = adapt.upright(source.things[recipe.onto][cuts.release - 1])
             wanted = adapt.upright(poses[recipe.onto]) @ geometry.inverse(onto) @ wanted
         hand = self.env.eef_pose()
-        corners = adapt.over(hand, self.way_with_object(wanted, hand)[0], recipe.above)
-        self.follow([Leg("carry", corners, self.closing, FREE)], stop=False)
+        corners = adapt.over(hand, self.way_with_object(wanted, self.home)[0], recipe.above)
+        self.follow([Leg("carry", corners, self.closing, FREE)], stop=recipe.above > 0)
         way = self.way_with_object(wanted, corners[-1])
         self.follow([Leg("place", np.concatenate([adapt.over(way[0], way[0], recipe.above)[-1:], way]), self.closing, NEAR)])
         self.grip(bool(source.closing[cuts.release]) if cuts.release < len(source.closing) else self.closing)

@@ -151,11 +151,11 @@ def grasp_path(
 def place_path(wanted: np.ndarray, hand_from_object: np.ndarray, order: int, hand: np.ndarray) -> np.ndarray:
     """Returns the hand's way (n, 4, 4) that takes the object in it along `wanted` (n, 4, 4).
 
-    hand_from_object: the grasp as it turned out; order: the object's symmetry about its z, which is used to turn the hand as
-    little as possible from the pose `hand` (4, 4).
+    hand_from_object: the grasp as it turned out; order: the object's symmetry about its z, which is used to end as near as
+    possible to the pose `hand` (4, 4), so that an arm is not sent behind what it could reach from the front.
     """
     candidates = wanted @ turns(order)[:, None] @ geometry.inverse(hand_from_object)
-    return candidates[int(np.argmin(geometry.angle_between(candidates[:, -1, :3, :3], hand[:3, :3])))]
+    return candidates[int(np.argmin(metric(candidates[:, -1], hand)))]
 
 
 def over(start: np.ndarray, end: np.ndarray, above: float = 0.0) -> np.ndarray:
