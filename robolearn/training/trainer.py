@@ -9,11 +9,10 @@ and of the same noise.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
-import time
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from diffusers.optimization import get_cosine_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,9 +32,11 @@ from robolearn.data.windows import Windows, split_episodes
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
 from robolearn.training import checkpoint, precision
-from robolearn.training.loader import Loader
+from robolearn.training.interrupt import FinishStep
 from robolearn.training.logs import Logs
+from robolearn.training.meter import Meter
 from robolearn.training.settings import TrainConfig
+from robolearn.training.state import State
 
 _MAY_CHANGE = {"steps", "log_every", "val_every", "save_every", "keep_best", "tensorboard", "wandb", "threads", "device"}
 _VAL_WINDOWS = 256
@@ -63,85 +62,66 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
     keys = (*spec.obs, *spec.goal, "action")
     stats = compute_stats(dataset, keys, episodes=windows.episodes)
     normalizer = Normalizer.fit(stats, cfg.dataset.normalize)
-    loader = Loader(windows, cfg.batch_size, cfg.seed, workers=cfg.dataset.workers)
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
     accelerator.wait_for_everyone()
 
-    torch.manual_seed(cfg.seed)
-    net = checkpoint.make_net(cfg, spec).to(device)
-    optimizer = torch.optim.AdamW(groups(net, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, fused=True)
-    schedule = get_cosine_schedule_with_warmup(optimizer, cfg.warmup, cfg.steps)
-    ema = EMAModel(net.parameters(), decay=cfg.ema_max, use_ema_warmup=True, power=cfg.ema_power) if cfg.ema else None
-    generator = torch.Generator(device).manual_seed(cfg.seed)
-    scale = Scale(normalizer, spec, device)
-
-    first = 0
-    if resume and (run / "checkpoints" / "last").exists():
-        first = restore(checkpoint.resolve(run), net, optimizer, schedule, ema, generator, loader)
+    state = State.begin(cfg, spec, windows, device)
+    net, scale = state.net, Scale(normalizer, spec, device)
+    first = state.restore(checkpoint.resolve(run)) if resume and (run / "checkpoints" / "last").exists() else 0
+    parts, rows = world * cfg.accumulate, cfg.batch_size // world // cfg.accumulate
     if cfg.precision == "auto":
-        piece = scale(_first_rows(windows, cfg.batch_size // world // cfg.accumulate))
-        cfg = dataclasses.replace(cfg, precision=pick_precision(net, piece, device, cfg.steps, run, main))
+        chosen = pick_precision(net, scale(_first_rows(windows, rows)), device, cfg.steps, run, main)
+        cfg = dataclasses.replace(cfg, precision=chosen)
     if main:
         (run / "config.yaml").write_text(config.to_yaml(cfg))
     if "compile" in cfg.precision:
         precision.compile_parts(net)
     model = accelerator.prepare(net) if world > 1 else net
     logs = Logs(run, cfg, first) if main else None
-    parts, rows = world * cfg.accumulate, cfg.batch_size // world // cfg.accumulate
+    meter, saved, batches = Meter(cfg.batch_size), first, iter(state.loader)
 
-    def save(step: int) -> None:
-        if main:
-            state, progress = snapshot(net, optimizer, schedule, ema, generator, loader, step)
-            folder = run / "checkpoints" / f"step_{step:07d}"
-            checkpoint.save(
-                folder, weights=averaged(net, ema), cfg=cfg, spec=spec, normalizer=normalizer, state=state, progress=progress
-            )
-            checkpoint.point(run, "last", folder)
-            logs.keep_best(run, cfg.keep_best)
-
-    step, saved, batches = first, first, iter(loader)
-    meter = Meter(cfg.batch_size)
-    try:
+    with FinishStep() as interrupt, closing(logs) if logs else nullcontext():
         for step in tqdm(range(first + 1, cfg.steps + 1), initial=first, total=cfg.steps, disable=None if main else True):
             batch = scale(next(batches))
             meter.data()
-            before = generator.get_state()
+            before = state.generator.get_state()
             for part in range(rank, parts, world):
-                generator.set_state(before)  # every part draws for the whole batch and takes its rows
-                piece, draws = _rows(batch, part * rows, (part + 1) * rows), Draws(generator, part, parts)
+                state.generator.set_state(before)  # every part draws for the whole batch and takes its rows
+                draws = Draws(state.generator, part, parts)
                 with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in cfg.precision):
-                    loss, _ = model(piece, None, draws)
+                    loss, _ = model(_rows(batch, part * rows, (part + 1) * rows), None, draws)
                 accelerator.backward(loss / cfg.accumulate)
                 meter.add(loss)
-            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), cfg.clip or math.inf)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            rate = schedule.get_last_lr()[0]
-            schedule.step()
-            if ema is not None:
-                ema.step(net.parameters())
+            norm, rate = state.step(cfg.clip)
             meter.step()
 
-            if step % cfg.log_every == 0 or step == cfg.steps:
+            last = step == cfg.steps or interrupt.asked
+            if step % cfg.log_every == 0 or last:
                 row = meter.read(accelerator) | {"grad_norm": float(norm), "lr": rate}
                 if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
                     raise TrainingDiverged(diverged(step, row["loss"], run, saved))
-                if main:
+                if logs:
                     logs.write(step, row)
-            if val_windows is not None and main and (step % cfg.val_every == 0 or step == cfg.steps):
-                logs.write(step, validate(net, ema, scale, val_windows, cfg.seed))
-            if step % cfg.save_every == 0 or step == cfg.steps:
+            if logs and val_windows is not None and (step % cfg.val_every == 0 or step == cfg.steps):
+                logs.write(step, validate(state, scale, val_windows, cfg.seed))
+            if step % cfg.save_every == 0 or last:
                 _refuse_bad_weights(net, step, run, saved)
-                save(step)
+                if logs:
+                    save(run, step, state, cfg, spec, normalizer)
+                    logs.keep_best(run, cfg.keep_best)
                 saved = step
-    except KeyboardInterrupt:
-        if step > saved:
-            save(step - 1 if meter.inside else step)
-        raise
-    finally:
-        if logs is not None:
-            logs.close()
+            if interrupt.asked:
+                raise KeyboardInterrupt
+            meter.skip()
     return run
+
+
+def save(run: Path, step: int, state: State, cfg: TrainConfig, spec: Spec, normalizer: Normalizer) -> None:
+    """Writes the checkpoint of one step and makes it the last one."""
+    kept, progress = state.snapshot(step)
+    folder = run / "checkpoints" / f"step_{step:07d}"
+    checkpoint.save(folder, weights=state.averaged(), cfg=cfg, spec=spec, normalizer=normalizer, state=kept, progress=progress)
+    checkpoint.point(run, "last", folder)
 
 
 def open_run(run: Path, cfg: TrainConfig, resume: bool, overwrite: bool) -> TrainConfig:
@@ -184,15 +164,6 @@ def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Win
     return Windows(dataset, episodes=train_ids, **shape), held_out
 
 
-def groups(net: PolicyNet, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns optimiser groups: matrices decay, vectors (biases, norms, positions) do not; every parameter is in one."""
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
 def pick_precision(net: PolicyNet, batch: Batch, device: torch.device, steps: int, run: Path, main: bool) -> Any:
     """Returns the precision that the main process measured to be the fastest; all processes use the same."""
 
@@ -227,53 +198,10 @@ class Scale:
         return tensor * scale + offset
 
 
-class Meter:
-    """Sums the loss on the device and the seconds spent on data and on steps, between two reads."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size, self.inside = batch_size, False
-        self._clear()
-
-    def _clear(self) -> None:
-        self.loss: Tensor | None = None
-        self.parts = self.steps = 0
-        self.data_s = self.step_s = 0.0
-        self.mark = time.perf_counter()
-
-    def data(self) -> None:
-        """The batch has arrived."""
-        self.inside, now = True, time.perf_counter()
-        self.data_s, self.mark = self.data_s + now - self.mark, now
-
-    def add(self, loss: Tensor) -> None:
-        """One part's loss."""
-        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
-        self.parts += 1
-
-    def step(self) -> None:
-        """The optimiser step is done."""
-        self.inside, now = False, time.perf_counter()
-        self.step_s, self.mark, self.steps = self.step_s + now - self.mark, now, self.steps + 1
-
-    def read(self, accelerator: Accelerator) -> dict[str, float]:
-        """Returns mean loss over all processes, samples/s, data and step seconds of one step; starts anew."""
-        assert self.loss is not None
-        loss = accelerator.reduce(self.loss / self.parts, "mean") if accelerator.num_processes > 1 else self.loss / self.parts
-        row = {
-            "loss": float(loss),
-            "samples_per_s": self.batch_size * self.steps / max(self.data_s + self.step_s, 1e-9),
-            "data_s": self.data_s / self.steps,
-            "step_s": self.step_s / self.steps,
-        }
-        self._clear()
-        return row
-
-
-def validate(net: PolicyNet, ema: EMAModel | None, scale: Scale, windows: Windows, seed: int) -> dict[str, float]:
+def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[str, float]:
     """Returns the loss and the mean squared action error (normalised) of the averaged weights on fixed held-out windows."""
-    batch = scale(_first_rows(windows, _VAL_WINDOWS))
-    generator = torch.Generator(batch.action.device).manual_seed(seed)
-    draws = Draws(generator)
+    net, ema, batch = state.net, state.ema, scale(_first_rows(windows, _VAL_WINDOWS))
+    draws = Draws(torch.Generator(batch.action.device).manual_seed(seed))
     if ema is not None:
         ema.store(net.parameters())
         ema.copy_to(net.parameters())
@@ -288,61 +216,6 @@ def validate(net: PolicyNet, ema: EMAModel | None, scale: Scale, windows: Window
     if ema is not None:
         ema.restore(net.parameters())
     return {"val_loss": float(loss), "val_action_mse": float(error)}
-
-
-def averaged(net: PolicyNet, ema: EMAModel | None) -> dict[str, Tensor]:
-    """Returns the weights to evaluate: the moving average where there is one, buffers as they are."""
-    weights = dict(net.state_dict())
-    if ema is not None:
-        weights |= {name: shadow for (name, _), shadow in zip(net.named_parameters(), ema.shadow_params, strict=True)}
-    return weights
-
-
-def snapshot(
-    net: PolicyNet, optimizer: Any, schedule: Any, ema: EMAModel | None, generator: torch.Generator, loader: Loader, step: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns everything that a resumed run needs, as tensors and plain values."""
-    state = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for i, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    state |= {"rng.torch": torch.get_rng_state(), "rng.loss": generator.get_state()}
-    if generator.device.type == "cuda":
-        state["rng.cuda"] = torch.cuda.get_rng_state(generator.device)
-    if ema is not None:
-        state |= {f"ema.{i}": shadow for i, shadow in enumerate(ema.shadow_params)}
-    progress = {"step": step, "loader": loader.state(), "ema_steps": ema.optimization_step if ema else 0}
-    return state, progress | {"schedule": schedule.last_epoch}
-
-
-def restore(
-    folder: Path, net: PolicyNet, optimizer: Any, schedule: Any, ema: EMAModel | None, generator: torch.Generator, loader: Loader
-) -> int:
-    """Puts everything of `snapshot` back and returns the step."""
-    state = checkpoint.read_tensors(folder / "state.safetensors")
-    progress = json.loads((folder / "state.json").read_text())
-    named: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "rng": {}, "ema": {}}
-    for key, value in state.items():
-        kind, name = key.split(".", 1)
-        named[kind][name] = value
-    checkpoint.load_weights(net, named["net"], folder)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in named["optimizer"].items():
-        i, name = key.split(".", 1)
-        moments.setdefault(int(i), {})[name] = value
-    schedule.last_epoch = progress["schedule"]
-    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
-        group["lr"] = base * factor(progress["schedule"])
-    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    if ema is not None:
-        ema.shadow_params = [named["ema"][str(i)].to(p.device) for i, p in enumerate(net.parameters())]
-        ema.optimization_step = progress["ema_steps"]
-    torch.set_rng_state(named["rng"]["torch"])
-    generator.set_state(named["rng"]["loss"])
-    if "cuda" in named["rng"]:
-        torch.cuda.set_rng_state(named["rng"]["cuda"], generator.device)
-    loader.restore(progress["loader"])
-    return int(progress["step"])
 
 
 def diverged(step: int, loss: float, run: Path, saved: int) -> str:

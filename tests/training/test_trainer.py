@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def _stop_at(method, step):
         method(meter)
         stopping.count += 1
         if stopping.count == step:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     stopping.count = 0
     return stopping
