@@ -15,7 +15,7 @@ _REFERENCE = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], Any]], repeats: int, sync: Callable[[], None] = lambda: None, warm: int = 1
+    variants: Mapping[str, Callable[[], Any]], repeats: int, sync: Callable[[], object] = lambda: None, warm: int = 1
 ) -> dict[str, list[float]]:
     """Returns `repeats` times [s] of each variant, one after the other in turn; `warm` rounds before are not counted."""
     times: dict[str, list[float]] = {name: [] for name in variants}
