@@ -11,9 +11,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from robolearn import config
 from robolearn.apps import _html, _video, data_check, data_fetch, expand, train
@@ -60,46 +64,43 @@ def run(cfg: Config) -> int:
         conclude(cfg, json.loads((cfg.out / "report.json").read_text()))
         say("(made before; --overwrite begins anew)")
         return 0
-    began = time.monotonic()
     say(f"robolearn demo: one human demonstration to an evaluated policy; {MINUTES}. Interrupt it whenever you like.")
-    human = cfg.demos / "robosuite-human"
+    human, made = cfg.demos / "robosuite-human", cfg.demos / "demo_lift.zarr"
+    if cfg.overwrite:
+        ledger(cfg).unlink(missing_ok=True)
     if not human.exists():
         stage("fetch", "the human demonstration of Lift, out of the robosuite 1.0.1 wheel (MIT)")
         data_fetch.run(data_fetch.Config("robosuite-human", out=human, source=Path(cfg.source) if cfg.source else None))
-    made = cfg.demos / "demo_lift.zarr"
     stage("expand", f"1 human episode into {cfg.expanded}")
-    expand.run(
-        expand.Config(
-            source=str(lift_source(human)),
-            task="lift",
-            out=made,
-            episodes=cfg.expanded,
-            seed=cfg.seed,
-            workers=cfg.workers,
-            resume=made.exists() and not cfg.overwrite,
-            overwrite=cfg.overwrite,
+    with timed(cfg, "expand"):
+        expand.run(
+            expand.Config(
+                source=str(lift_source(human)),
+                task="lift",
+                out=made,
+                episodes=cfg.expanded,
+                seed=cfg.seed,
+                workers=cfg.workers,
+                resume=made.exists() and not cfg.overwrite,
+                overwrite=cfg.overwrite,
+            )
         )
-    )
     stage("check", str(made))
     if data_check.run(data_check.Config(made)):
         raise BadInput(f"{made}: data check found errors; begin anew with --overwrite")
     stage("train", f"flow matching, {cfg.steps} steps")
     preset = train.load(config.find("train", "lift_flow"))
-    ready = dataclasses.replace(preset.dataset, path=str(made))
-    train.run(
-        dataclasses.replace(
-            preset,
-            dataset=ready,
-            out=str(cfg.out),
-            steps=cfg.steps,
-            seed=cfg.seed,
-            resume=cfg.out.exists() and not cfg.overwrite,
-            overwrite=cfg.overwrite and cfg.out.exists(),
-        )
+    mine: dict[str, Any] = dict(
+        dataset=dataclasses.replace(preset.dataset, path=str(made)), out=str(cfg.out), steps=cfg.steps, seed=cfg.seed
     )
+    again: dict[str, Any] = dict(resume=cfg.out.exists() and not cfg.overwrite, overwrite=cfg.overwrite and cfg.out.exists())
+    with timed(cfg, "train"):
+        train.run(dataclasses.replace(preset, **mine, **again))
     stage("evaluate", f"{cfg.episodes} episodes the policy has never seen, seeds {SEED}..{SEED + cfg.episodes - 1}")
-    done = evaluate(find(str(cfg.out)), Options(cfg.episodes, SEED, cfg.workers))
-    figures = report(cfg, EpisodeSet.open(made), done, time.monotonic() - began)
+    with timed(cfg, "evaluate"), tqdm(total=cfg.episodes, unit="episode", disable=None) as bar:
+        options = Options(cfg.episodes, SEED, cfg.workers)
+        done = evaluate(find(str(cfg.out)), options, on_record=lambda record: bar.update())
+    figures = report(cfg, EpisodeSet.open(made), done)
     conclude(cfg, figures)
     return 0
 
@@ -120,6 +121,28 @@ def lift_source(folder: Path) -> Path:
     return found[0]
 
 
+def ledger(cfg: Config) -> Path:
+    """Returns the file that keeps how long each stage took, over all interruptions."""
+    return cfg.demos / "demo_lift.seconds.json"
+
+
+def seconds(cfg: Config) -> dict[str, float]:
+    """Returns the seconds spent on each stage so far."""
+    return json.loads(ledger(cfg).read_text()) if ledger(cfg).exists() else {}
+
+
+@contextmanager
+def timed(cfg: Config, name: str) -> Iterator[None]:
+    """Adds the time of this block to the ledger, also when it is interrupted."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        spent = seconds(cfg)
+        spent[name] = round(spent.get(name, 0.0) + time.monotonic() - began, 1)
+        ledger(cfg).write_text(json.dumps(spent))
+
+
 def stage(name: str, what: str) -> None:
     """Prints which stage begins."""
     say(f"\n[{STAGES.index(name) + 1}/{len(STAGES)}] {name}: {what}")
@@ -130,7 +153,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def report(cfg: Config, made: EpisodeSet, done: Evaluation, wall_s: float) -> dict[str, Any]:
+def report(cfg: Config, made: EpisodeSet, done: Evaluation) -> dict[str, Any]:
     """Writes video.mp4, report.html and, last, report.json; returns the figures."""
     found = done.figures()
     sources = made.episode_field("source")
@@ -140,7 +163,8 @@ def report(cfg: Config, made: EpisodeSet, done: Evaluation, wall_s: float) -> di
         "source_demonstrations": len(set(sources.tolist())),
         "expanded": made.n_episodes,
         **{key: found[key] for key in ("n", "successes", "success_rate", "wilson95", "seeds", "episodes", "physics")},
-        "wall_s": round(wall_s, 1),
+        "wall_s": round(sum(seconds(cfg).values()), 1),
+        "stage_s": seconds(cfg),
         "cores": os.cpu_count(),
     }
     record = next(failures_first(done.records))
@@ -181,7 +205,7 @@ def page(cfg: Config, figures: dict[str, Any], films: dict[int, Path], done: Eva
     again = f"robolearn eval {cfg.out} --seed {SEED} --episodes {figures['n']}"
     facts = {
         "measure it again": again,
-        "wall time of this demo": f"{figures['wall_s']:.0f} s on {figures['cores']} cores",
+        "wall time of this demo": f"{figures['wall_s']:.0f} s on {figures['cores']} cores ({figures['stage_s']})",
         "physics": json.dumps(plain(figures["physics"])),
         "argv": " ".join(sys.argv[1:]),
     }

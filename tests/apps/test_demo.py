@@ -1,0 +1,41 @@
+"""`robolearn demo`, small: interrupted after its first stage, it goes on; finished, it says so and changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robolearn.apps import demo, train
+from robolearn.cli import main
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_goes_on_and_a_finished_one_is_kept(tmp_path: Path, shared: Path, monkeypatch, capsys):
+    source = shared / "data" / "robosuite_human_demos" / "1.0.1"
+    args = ["demo", "--out", str(tmp_path / "run"), "--demos", str(tmp_path / "demos"), "--source", str(source)]
+    args += ["--expanded", "6", "--steps", "60", "--episodes", "4", "--workers", "1"]
+
+    def interrupted(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", interrupted)
+    assert main(args) == 130
+    monkeypatch.undo()
+    made = tmp_path / "demos" / "demo_lift.zarr"
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
+    assert main(args) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}, "nothing is expanded twice"
+
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["task"], report["source_demonstrations"], report["expanded"], report["n"]) == ("lift", 1, 6, 4)
+    assert (
+        len(report["wilson95"]) == 2 and report["wall_s"] >= sum(demo.seconds(demo.Config(demos=tmp_path / "demos")).values()) - 1
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "http://" not in page and "https://" not in page, "the page opens offline"
+    assert (tmp_path / "run" / "video.mp4").stat().st_size > 10_000
+    capsys.readouterr()
+    assert main(args) == 0
+    assert "made before; --overwrite begins anew" in capsys.readouterr().out
