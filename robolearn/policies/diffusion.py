@@ -8,6 +8,7 @@ betas, sample clipped to [-1, 1]. The network sees time k / train_steps in [0, 1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -61,8 +62,9 @@ class Net(PolicyNet):
         predicted = self.denoiser(x, level / self.config.train_steps, cond)
         return nn.functional.mse_loss(predicted, targets[self.config.prediction]), state
 
+    @cached_property
     def scheduler(self) -> DDIMScheduler | DPMSolverMultistepScheduler:
-        """Returns a fresh scheduler with its time steps set."""
+        """The sampler's scheduler; `set_timesteps` begins a new plan."""
         c = self.config
         common: dict[str, Any] = dict(beta_schedule="squaredcos_cap_v2", prediction_type=c.prediction)
         scheduler: DDIMScheduler | DPMSolverMultistepScheduler
@@ -70,14 +72,14 @@ class Net(PolicyNet):
             scheduler = DPMSolverMultistepScheduler(c.train_steps, **common)
         else:
             scheduler = DDIMScheduler(c.train_steps, clip_sample=True, set_alpha_to_one=True, **common)
-        scheduler.set_timesteps(c.steps)
         return scheduler
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Denoises from pure noise with the configured scheduler."""
         with_goal = self.denoiser.condition(context)
         without = None if unguided is None else self.denoiser.condition(unguided)
-        scheduler = self.scheduler()
+        scheduler = self.scheduler
+        scheduler.set_timesteps(self.config.steps)
         x = noise[0]
         for k, level in enumerate(scheduler.timesteps):
             times = x.new_full((x.shape[0],), float(level) / self.config.train_steps)
