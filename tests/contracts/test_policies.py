@@ -60,13 +60,16 @@ def observation(seed: int) -> dict[str, np.ndarray]:
     return {key: rng.normal(size=array.shape).astype(np.float32) for key, array in SPEC.obs.items()}
 
 
-@pytest.mark.parametrize("denoiser", DENOISERS)
-@pytest.mark.parametrize("name", NAMES)
+WITHOUT_DENOISER = {"act", "bc_rnn"}  # they bring their own network, so one combination says all
+COMBINATIONS = [(name, denoiser) for name in NAMES for denoiser in DENOISERS if name not in WITHOUT_DENOISER or denoiser == "mlp"]
+
+
+@pytest.mark.parametrize(("name", "denoiser"), COMBINATIONS)
 def test_loss_falls_and_every_parameter_learns(name, denoiser):
     net, batch = make_net(name, denoiser), make_batch()
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses, touched = [], set()
-    for step in range(40):
+    for step in range(24):
         loss, _ = net(batch, None, Draws(torch.Generator().manual_seed(step % 4)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
