@@ -1,4 +1,4 @@
-"""Attempts at one task from one source, here or in worker processes, always in the order of their seeds."""
+"""Attempts at one task, here or in worker processes, always in the order of their seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,24 +40,9 @@ class Tries:
         self.source = read_source(read_demo(path), self.recipe.all_bodies)
         self.cuts = _expand.find_cuts(self.source, self.recipe)
 
-    def run(self, seeds: range, workers: int) -> Iterator[Trial]:
-        """Yields the trial of every seed, in the order of the seeds whatever the number of workers."""
-        if workers <= 1:
-            body = _base.make(self.task, self.env) if workers else None
-            yield from (self.attempt(body, seed) for seed in seeds if body)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(self,)) as pool:
-            waiting: deque[Future[Trial]] = deque()
-            try:
-                for seed in seeds:
-                    waiting.append(pool.submit(_attempt, seed))
-                    if len(waiting) >= 2 * workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    def open(self) -> Any:
+        """Returns the body that the attempts run on."""
+        return _base.make(self.task, self.env)
 
     def attempt(self, body: Any, seed: int) -> Trial:
         """Returns what came of one reset of the body."""
@@ -70,13 +55,43 @@ class Tries:
         return Trial(seed, time.process_time() - started, rows=rows, transforms=episode.transforms)
 
 
-_in_worker: list[tuple[Tries, Any]] = []
+class Job(Protocol):
+    """What `in_order` runs: picklable, its body is made in the process that uses it."""
+
+    def open(self) -> Any:
+        """Returns the body."""
+
+    def attempt(self, body: Any, seed: int) -> Trial:
+        """Returns what came of one reset of the body."""
 
 
-def _start(tries: Tries) -> None:
-    _in_worker.append((tries, _base.make(tries.task, tries.env)))
+def in_order(job: Job, seeds: range, workers: int) -> Iterator[Trial]:
+    """Yields the trial of every seed, in the order of the seeds whatever the number of workers."""
+    if workers <= 1:
+        body = job.open() if workers else None
+        yield from (job.attempt(body, seed) for seed in seeds if body)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(job,)) as pool:
+        waiting: deque[Future[Trial]] = deque()
+        try:
+            for seed in seeds:
+                waiting.append(pool.submit(_attempt, seed))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_in_worker: list[tuple[Job, Any]] = []
+
+
+def _start(job: Job) -> None:
+    _in_worker.append((job, job.open()))
 
 
 def _attempt(seed: int) -> Trial:
-    tries, body = _in_worker[0]
-    return tries.attempt(body, seed)
+    job, body = _in_worker[0]
+    return job.attempt(body, seed)

@@ -12,6 +12,7 @@ import torch
 
 from robolearn import registry
 from robolearn.apps import _bench
+from robolearn.apps._peer_unet import PeerUNet
 from robolearn.apps._report import write_json
 from robolearn.core import ArraySpec, Spec
 from robolearn.data.normalize import Normalizer
@@ -24,14 +25,21 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow-10": ("flow", {"sampler": "euler", "steps": 10}),
     "flow-2": ("flow", {"sampler": "euler", "steps": 2}),
 }
-PRESETS: dict[str, dict[str, Any]] = {"mlp": {}, "unet1d": {}, "transformer": {"width": 256, "depth": 8}}
+PEER = "conv1d_unet"  # the peers' U-Net, of nn.Conv1d layers
+PRESETS: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "unet1d": {},
+    PEER: {"denoiser": "unet1d"},
+    "transformer": {"width": 256, "depth": 8},
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """What to time."""
 
-    denoisers: tuple[str, ...] = ("mlp", "unet1d", "transformer")
+    denoisers: tuple[str, ...] = ("mlp", "unet1d", PEER, "transformer")
+    """conv1d_unet is the unet1d as peers build it, of the library's layers."""
     repeats: int = 40
     """Interleaved plans of each sampler; at least 5. Of 100 steps a quarter as many."""
     threads: int = 0
@@ -89,10 +97,13 @@ def make_plan(denoiser: str, sampler: str, device: str) -> Learned:
     spec = Spec(obs={"state": ArraySpec((5,)), "keypoint": ArraySpec((9, 2))}, action=ArraySpec((2,)), hz=10.0)
     policy, fields = SAMPLERS[sampler]
     module = registry.load("robolearn.policies", policy, what="policy")
-    config = dataclasses.replace(module.Config(), denoiser=denoiser, **PRESETS[denoiser], **fields)
+    config = dataclasses.replace(module.Config(), **{"denoiser": denoiser, **PRESETS[denoiser], **fields})
     arrays = {**spec.obs, "action": spec.action}
     stats = {k: Stats(np.zeros(a.shape), np.ones(a.shape), np.full(a.shape, 0.5), np.ones(a.shape), 1) for k, a in arrays.items()}
-    learned = Learned(module.Net(config, spec), spec, Normalizer.fit(stats, {}), device=device)
+    net = module.Net(config, spec)
+    if denoiser == PEER:
+        net.denoiser = PeerUNet(spec.action.shape[0], config.horizon, config.n_obs_steps, 5 + 9 * 2)
+    learned = Learned(net, spec, Normalizer.fit(stats, {}), device=device)
     learned.reset(0)
     learned.observe({k: np.zeros(a.shape, np.float32) for k, a in spec.obs.items()}, None)
     return learned

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from robolearn.apps import _bench
+from robolearn.apps._peer_unet import PeerUNet
 from robolearn.apps._report import write_json
 from robolearn.nets.mlp import MLP
 from robolearn.nets.transformer import Transformer
@@ -69,8 +70,10 @@ def run(cfg: Config) -> int:
 def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
     """Returns the row of one denoiser; a step is forward, backward, clipping and AdamW."""
     torch.manual_seed(0)
-    net = Wrapped(DENOISERS[name](cfg.action_dim, cfg.horizon, cfg.n_obs_steps, cfg.cond_dim)).to(device)
+    sizes = (cfg.action_dim, cfg.horizon, cfg.n_obs_steps, cfg.cond_dim)
+    net = Wrapped(DENOISERS[name](*sizes)).to(device)
     step = make_step(net, cfg, device)
+    peer = Wrapped(PeerUNet(*sizes)).to(device) if name == "unet1d" else None
     with FlopCounterMode(display=False) as counter:
         step("fp32")
     gflop = counter.get_total_flops() / 1e9
@@ -92,11 +95,15 @@ def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
     once = _bench.interleaved(variants, 1, sync, warm=0)
     hopeless = [n for n in names if once[n][0] > precision.HOPELESS * once["fp32"][0]]  # timed once, not repeated
     variants = {n: run for n, run in variants.items() if n not in hopeless}
-    times = _bench.interleaved({**variants, "matmul": lambda: square @ square}, max(5, cfg.repeats), sync)
+    others: dict[str, Callable[[], Any]] = {"matmul": lambda: square @ square}
+    if peer is not None:
+        others["peer"] = partial(make_step(peer, cfg, device), "fp32")
+    times = _bench.interleaved({**variants, **others}, max(5, cfg.repeats), sync)
     times |= {n: once[n] for n in hopeless}
     memory = peak_memory_mb(device)
     ms = {n: statistics.median(values) * 1e3 for n, values in times.items()}
     peak = 2 * PEAK_SIZE**3 / ms.pop("matmul") / 1e6  # [GFLOP/s]
+    peer_ms = ms.pop("peer", None)
     default = precision.fastest(ms)
     return {
         "denoiser": name,
@@ -109,6 +116,9 @@ def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
         "compile_why_not": why or None,
         "default_ms": ms[default],
         "default_is": default,
+        "peer": "the same U-Net of nn.Conv1d layers, eager fp32" if peer else None,
+        "peer_params": sum(p.numel() for p in peer.parameters()) if peer else None,
+        "peer_ms": peer_ms,
         "samples_per_s": cfg.batch / ms[default] * 1e3,
         "gflop": gflop,
         "matmul_peak_gflops": peak,
@@ -179,7 +189,8 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 def line(row: dict[str, Any]) -> str:
     """Returns the row as one line for people."""
-    others = ", ".join(f"{k[:-3]} {row[k]:.1f}" for k in ("eager_fp32_ms", "bf16_ms", "compile_ms") if row[k] is not None)
+    shown = ("eager_fp32_ms", "bf16_ms", "compile_ms", "peer_ms")
+    others = ", ".join(f"{k[:-3]} {row[k]:.1f}" for k in shown if row[k] is not None)
     shares = ", ".join(f"{kind.replace('_', ' ')} {share:.0%}" for kind, share in row["time_shares"].items())
     return (
         f"{row['denoiser']:<12} {row['params'] / 1e6:.2f} M  {row['default_ms']:.1f} ms a step ({row['default_is']}; {others}), "

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robolearn.apps._expand import RECIPES
 from robolearn.apps._report import plain, write_json
-from robolearn.apps._trials import Trial, Tries
+from robolearn.apps._trials import Trial, Tries, in_order
 from robolearn.core import ArraySpec
 from robolearn.data.convert.robosuite_demo import Demo, read_demo
 from robolearn.data.store import EpisodeSet
@@ -98,7 +98,7 @@ def run(cfg: Config) -> int:
     book = Book.resume(cfg, done)
     started = time.monotonic()
     with tqdm(total=cfg.episodes, initial=len(book.steps), desc=f"expand {task}", disable=not sys.stderr.isatty()) as bar:
-        for trial in tries.run(range(book.next_seed, cfg.seed + cfg.most_attempts), cfg.workers if not book.full else 0):
+        for trial in in_order(tries, range(book.next_seed, cfg.seed + cfg.most_attempts), cfg.workers if not book.full else 0):
             if trial.rows is not None and done is None:
                 done = create(cfg, tries, demo)
             book.add(trial, done, tries)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from robolearn.core import Spec
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import BadInput, SpecMismatch
+from robolearn.data.windows import Mirror
+from robolearn.errors import BadInput, ConfigError, SpecMismatch
 from robolearn.training import settings
 from robolearn.training.settings import TrainConfig
 from sim_envs import _base as bodies
@@ -42,7 +43,7 @@ def run(cfg: Config) -> int:
         raise BadInput("train: no dataset; give --dataset.path")
     dataset = EpisodeSet.open(cfg.dataset.path)
     plain, spec = fit_task(plain, dataset)
-    folder = train(plain, dataset, spec, resume=cfg.resume, overwrite=cfg.overwrite)
+    folder = train(plain, dataset, spec, mirror=mirror_of(plain), resume=cfg.resume, overwrite=cfg.overwrite)
     print(f"{folder}: trained {cfg.steps} steps; evaluate with: robolearn eval {folder}", file=sys.stderr)
     return 0
 
@@ -66,6 +67,16 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
         body.close()
     check_fit(spec, dataset, cfg)
     return cfg, spec
+
+
+def mirror_of(cfg: TrainConfig) -> Mirror | None:
+    """Returns the task's mirror where the config asks for it; ConfigError where the task has none."""
+    if not cfg.dataset.mirror:
+        return None
+    mirror: Mirror | None = getattr(bodies.module(cfg.task), "mirror", None) if cfg.task else None
+    if mirror is None:
+        raise ConfigError(f"dataset.mirror: task '{cfg.task}' is not its own mirror image; leave it false")
+    return mirror
 
 
 def check_fit(spec: Spec, dataset: EpisodeSet, cfg: TrainConfig) -> None:

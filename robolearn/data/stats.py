@@ -47,19 +47,27 @@ def _rows(dataset: EpisodeSet, episodes: Sequence[int] | np.ndarray | None) -> n
 
 
 def _stream(dataset: EpisodeSet, key: str, wanted: np.ndarray) -> Stats:
-    """Returns the statistics of one key; blocks are merged by Chan's formula, which loses no digits on large offsets."""
-    shape = dataset.keys[key].shape
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-    mean, squares, count = np.zeros(shape), np.zeros(shape), 0
+    """Returns the statistics of one key, block by block."""
+    found: Stats | None = None
     for start in range(0, dataset.n_steps, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, dataset.n_steps)
-        if not wanted[start:stop].any():
-            continue
-        block = dataset.read(key, start, stop)[wanted[start:stop]].astype(np.float64)
-        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
-        block_mean, n = block.mean(0), len(block)
-        delta = block_mean - mean
-        total = count + n
-        squares += ((block - block_mean) ** 2).sum(0) + delta**2 * (count * n / total)
-        mean, count = mean + delta * (n / total), total
-    return Stats(low, high, mean, np.sqrt(squares / count), count)
+        if wanted[start:stop].any():
+            block = array_stats(dataset.read(key, start, stop)[wanted[start:stop]])
+            found = block if found is None else merged(found, block)
+    assert found is not None
+    return found
+
+
+def array_stats(rows: np.ndarray) -> Stats:
+    """Returns the statistics of rows (n, ...) in memory, n >= 1."""
+    rows = rows.astype(np.float64)
+    return Stats(rows.min(0), rows.max(0), rows.mean(0), rows.std(0), len(rows))
+
+
+def merged(a: Stats, b: Stats) -> Stats:
+    """Returns the statistics of both together, by Chan's formula, which loses no digits on large offsets."""
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    squares = a.std**2 * a.count + b.std**2 * b.count + delta**2 * (a.count * b.count / count)
+    mean = a.mean + delta * (b.count / count)
+    return Stats(np.minimum(a.min, b.min), np.maximum(a.max, b.max), mean, np.sqrt(squares / count), count)

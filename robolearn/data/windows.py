@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from robolearn.core import ArraySpec
 from robolearn.data.images import is_image, load_frames
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError, nearest
+
+Mirror = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]  # rows by key -> their mirror images by key
 
 
 def split_episodes(n: int, val_ratio: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +31,8 @@ class Windows:
 
     A window stands at time t of an episode. Its observations are those of t-(n_obs_steps-1) ... t, token h of its action
     is time t-(n_obs_steps-1)+h. t runs from 0 until `pad_after` tokens lie beyond the episode's end. keys: ArraySpec of
-    every key as `batch` gives it (vectors float32, images uint8).
+    every key as `batch` gives it (vectors float32, images uint8). mirror: every episode stands there a second time, as
+    its mirror image; the second half of the windows is theirs.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Windows:
         pad_after: int = 7,
         episodes: Sequence[int] | np.ndarray | None = None,
         cache: Path | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         if n_obs_steps < 1 or horizon < n_obs_steps or not 0 <= pad_after < horizon:
             raise DatasetError(
@@ -61,6 +65,9 @@ class Windows:
             for key, a in self._arrays.items()
         }
         self._first, self._low, self._high, self._episode = self._index(dataset)
+        self._n_recorded = len(self._arrays["action"])
+        if mirror is not None:
+            self._add_mirrored(mirror)
 
     def _index(self, dataset: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns per window: row of its token 0 (it may lie before the episode), the episode's bounds and index."""
@@ -75,6 +82,22 @@ class Windows:
             )
         first, lows, highs, episodes = (np.concatenate(column) for column in zip(*parts, strict=True))
         return first, lows, highs, episodes
+
+    def _add_mirrored(self, mirror: Mirror) -> None:
+        images = [key for key, spec in self.keys.items() if spec.is_image]
+        if images:
+            raise DatasetError(f"mirror: want vectors only, '{images[0]}' is an image")
+        twins, rows = mirror(self._arrays), self._n_recorded
+        self._arrays = {key: np.concatenate([a, twins[key].astype(a.dtype)]) for key, a in self._arrays.items()}
+        for name in ("_first", "_low", "_high"):
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(self, name) + rows]))
+        self._episode = np.tile(self._episode, 2)
+
+    def mirrored_rows(self, key: str) -> np.ndarray:
+        """Returns the mirror images (n, ...) of one key's rows, in all episodes of these windows; none without `mirror`."""
+        spans = np.unique(np.stack([self._low, self._high], axis=1), axis=0)
+        spans = spans[spans[:, 0] >= self._n_recorded]
+        return np.concatenate([self._arrays[key][:0], *(self._arrays[key][low:high] for low, high in spans)])
 
     def __len__(self) -> int:
         """Returns the number of windows."""

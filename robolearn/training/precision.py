@@ -47,26 +47,39 @@ def pick(
         config.warn(f"precision {known[key]} (measured before: {cache})")
         return known[key]
     device = torch.device(device)
-    measured = measure(net, make_loss, device, ("fp32", "bf16"))
-    base = "bf16" if measured["bf16"] < CLEARLY * measured["fp32"] else "fp32"
-    note = ""
+    slower = bf16_products(device)
+    measured = measure(net, make_loss, device, ("fp32", "bf16") if slower < HOPELESS else ("fp32",))
+    base = fastest(measured)
+    note = "" if "bf16" in measured else f"; bf16 not tried: its products take {slower:.0f} times as long here"
     if steps is None or steps * measured[base] < WORTH_COMPILING * 1e3:
-        note = "; compile not tried: the run is too short to win its minutes back"
+        note += "; compile not tried: the run is too short to win its minutes back"
     elif reason := why_not_compile(device):
-        note = f"; compile not tried: {reason}"
+        note += f"; compile not tried: {reason}"
     else:
         compiled = "compile" if base == "fp32" else "bf16+compile"
         try:
             measured |= measure(net, make_loss, device, (base, compiled))
         except Exception as error:  # whatever a compiler says, training goes on without it
             undo_compile(net)
-            note = f"; compile failed: {first_line(error)}"
+            note += f"; compile failed: {first_line(error)}"
     chosen = fastest(measured)
     config.warn(f"precision {chosen} ({', '.join(f'{name} {ms:.1f} ms' for name, ms in measured.items())}{note})")
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps(known | {key: chosen}, indent=1) + "\n")
     return chosen
+
+
+def bf16_products(device: torch.device, size: int = 256, repeats: int = 3) -> float:
+    """Returns how many times as long a bf16 matrix product takes as one in fp32: far above 1 on processors without its units."""
+    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(repeats + 1):
+        for dtype, spent in times.items():
+            square = torch.ones(size, size, device=device, dtype=dtype)
+            begin = time.perf_counter()
+            (square @ square).sum().item()  # waits for the device
+            spent.append(time.perf_counter() - begin)
+    return min(times[torch.bfloat16][1:]) / min(times[torch.float32][1:])
 
 
 def fastest(measured: dict[str, float]) -> str:

@@ -24,6 +24,8 @@ class DatasetConfig:
     """Train on this many episodes, drawn by the seed; 0: all."""
     workers: int = 0
     """Loader processes; only images need them."""
+    mirror: bool = False
+    """Train on the mirror image of every training episode too, where the task has one (pusht)."""
     normalize: dict[str, Literal["minmax", "gaussian", "identity"]] = field(default_factory=dict)
     """Per key; minmax to [-1, 1] where nothing is said."""
 

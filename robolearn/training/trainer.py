@@ -26,9 +26,9 @@ from tqdm import tqdm
 from robolearn import config
 from robolearn.core import Spec
 from robolearn.data.normalize import Normalizer
-from robolearn.data.stats import compute_stats
+from robolearn.data.stats import array_stats, compute_stats, merged
 from robolearn.data.store import EpisodeSet
-from robolearn.data.windows import Windows, split_episodes
+from robolearn.data.windows import Mirror, Windows, split_episodes
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
 from robolearn.training import checkpoint, precision
@@ -42,10 +42,19 @@ _MAY_CHANGE = {"steps", "log_every", "val_every", "save_every", "keep_best", "te
 _VAL_WINDOWS = 256
 
 
-def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = False, overwrite: bool = False) -> Path:
+def train(
+    cfg: TrainConfig,
+    dataset: EpisodeSet,
+    spec: Spec,
+    *,
+    mirror: Mirror | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Trains the policy of `cfg` on `dataset` and returns the run folder.
 
-    spec: of the body; its observations that the policy reads are selected here. Raises TrainingDiverged when the loss is
+    spec: of the body; its observations that the policy reads are selected here. mirror: gives every training episode a
+    mirror image; validation stays as recorded. Raises TrainingDiverged when the loss is
     not finite (the last good checkpoint stays), AlreadyExists where the run folder exists.
     """
     accelerator = Accelerator(cpu=cfg.device == "cpu")
@@ -58,9 +67,11 @@ def train(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, *, resume: bool = F
         raise ConfigError(f"batch_size {cfg.batch_size} does not divide by {world} processes x {cfg.accumulate} parts")
 
     spec = policy_spec(cfg, spec)
-    windows, val_windows = make_windows(cfg, dataset, spec)
+    windows, val_windows = make_windows(cfg, dataset, spec, mirror)
     keys = (*spec.obs, *spec.goal, "action")
     stats = compute_stats(dataset, keys, episodes=windows.episodes)
+    if mirror is not None:
+        stats = {key: merged(found, array_stats(windows.mirrored_rows(key))) for key, found in stats.items()}
     normalizer = Normalizer.fit(stats, cfg.dataset.normalize)
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
     accelerator.wait_for_everyone()
@@ -152,7 +163,9 @@ def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
     return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, cameras=cameras)
 
 
-def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Windows, Windows | None]:
+def make_windows(
+    cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, mirror: Mirror | None = None
+) -> tuple[Windows, Windows | None]:
     """Returns training and validation windows (None where nothing is held out), split by episode."""
     train_ids, val_ids = split_episodes(dataset.n_episodes, cfg.dataset.val_ratio, cfg.seed)
     if cfg.dataset.max_episodes:
@@ -161,7 +174,7 @@ def make_windows(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> tuple[Win
     p = cfg.policy
     shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
     held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
-    return Windows(dataset, episodes=train_ids, **shape), held_out
+    return Windows(dataset, episodes=train_ids, mirror=mirror, **shape), held_out
 
 
 def pick_precision(net: PolicyNet, batch: Batch, device: torch.device, steps: int, run: Path, main: bool) -> Any:

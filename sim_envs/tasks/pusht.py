@@ -8,6 +8,7 @@ set-up matter: all 206 human demonstrations replay to 1.5e-5 px with them (`robo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -191,6 +192,30 @@ class PushT:
 def make(config: Config) -> PushT:
     """Returns the body, ready to be reset."""
     return PushT(config)
+
+
+def mirror(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns rows (n, ...) of `state`, `keypoint` and `action` as seen in a mirror along the line x + y = 512.
+
+    That line is an axis of the table and of the goal, and the tee is its own mirror image: what solves the task, solves it
+    mirrored. (The walls, centred at 255.5, move by one px; `keypoint` is of the same points of the tee, not their twins.)
+    """
+    if "keypoint" in rows and "state" not in rows:
+        raise BadInput("pusht: want 'state' beside 'keypoint' to mirror them")
+    flipped = {"action": lambda: _flip(rows["action"]), "state": lambda: _flip_state(rows["state"])}
+    out = {key: make() for key, make in flipped.items() if key in rows}
+    if "keypoint" in rows:
+        out["keypoint"] = np.stack([_tee.place(_tee.KEYPOINTS, *pose) for pose in out["state"][:, 2:]])
+    return out
+
+
+def _flip(points: np.ndarray) -> np.ndarray:
+    return 2 * _tee.GOAL[0] - points[..., ::-1].astype(np.float64)
+
+
+def _flip_state(state: np.ndarray) -> np.ndarray:
+    angle = (2 * _tee.GOAL[2] - state[:, 4:].astype(np.float64)) % (2 * math.pi)
+    return np.concatenate([_flip(state[:, :2]), _flip(state[:, 2:4]), angle], axis=1)
 
 
 def expert(env: PushT, rng: np.random.Generator) -> Pusher:

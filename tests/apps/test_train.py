@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import zarr
 
+from robolearn.apps.train import mirror_of
 from robolearn.cli import main
 from robolearn.core import ArraySpec, Spec
 from robolearn.data.store import EpisodeSet
+from robolearn.errors import ConfigError
 from robolearn.training import checkpoint
+from robolearn.training.settings import DatasetConfig, TrainConfig
 
 FAST = "--steps 4 --batch-size 8 --policy.width 16 --policy.depth 1 --policy.steps 2 --save-every 2 --val-every 2 --log-every 2"
 FAST += " --precision fp32 --device cpu --no-tensorboard --warmup 1"
@@ -93,3 +96,11 @@ def test_a_yaml_with_an_unknown_field_names_file_field_and_the_nearest(tmp_path,
     (tmp_path / "bare.yaml").write_text("task: pusht\n")
     assert main(["train", str(tmp_path / "bare.yaml")]) == 2
     assert "policy.name is required" in one_line(capsys)
+
+
+def test_mirrored_episodes_are_trained_on_and_a_task_without_a_mirror_is_refused(tmp_path):
+    data = make_set(tmp_path / "a.zarr")
+    assert train(data, tmp_path / "run", "--dataset.mirror") == 0
+    assert checkpoint.read_config(checkpoint.resolve(tmp_path / "run")).dataset.mirror
+    with pytest.raises(ConfigError, match="task 'lift' is not its own mirror image"):
+        mirror_of(TrainConfig(task="lift", dataset=DatasetConfig(mirror=True)))

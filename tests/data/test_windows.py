@@ -141,3 +141,17 @@ def test_a_split_is_a_partition_that_the_seed_fixes(n: int, ratio: float, seed: 
     assert sorted([*train, *val]) == list(range(n)) and len(train) >= 1
     assert (len(val) > 0) == (ratio > 0 and n > 1)
     assert all((a == b).all() for a, b in zip((train, val), split_episodes(n, ratio, seed), strict=True))
+
+
+def test_mirrored_windows_follow_the_recorded_ones_and_keep_to_their_episodes(toy: EpisodeSet) -> None:
+    plain = Windows(toy, ("state",), episodes=[0, 2])
+    twice = Windows(toy, ("state",), episodes=[0, 2], mirror=lambda rows: {key: -a for key, a in rows.items()})
+    assert len(twice) == 2 * len(plain) and not len(plain.mirrored_rows("state"))
+    one, both = plain.batch(np.arange(len(plain))), twice.batch(np.arange(len(twice)))
+    np.testing.assert_array_equal(both["action"], np.concatenate([one["action"], -one["action"]]))
+    np.testing.assert_array_equal(both["obs"]["state"], np.concatenate([one["obs"]["state"], -one["obs"]["state"]]))
+    np.testing.assert_array_equal(both["is_pad"], np.tile(one["is_pad"], (2, 1)))
+    recorded = np.concatenate([toy.episode(k)["state"] for k in (0, 2)])
+    np.testing.assert_array_equal(twice.mirrored_rows("state"), -recorded)
+    with pytest.raises(DatasetError, match="'img' is an image"):
+        Windows(toy, ("state", "img"), mirror=lambda rows: dict(rows))

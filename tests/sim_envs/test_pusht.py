@@ -109,3 +109,35 @@ def test_the_expert_solves_it(seed: int) -> None:
     body = tasks.make("pusht")
     outcome = rollout(body, tasks.expert(body, 0), max_steps=300, seed=seed)
     assert outcome.success and outcome.score == 1.0
+
+
+def test_a_mirrored_demonstration_is_one_too(human: EpisodeSet) -> None:
+    """Played from the mirrored start, mirrored actions go through the mirrored states and end at the same score."""
+    body = tasks.make("pusht")
+    for episode in (0, 60, 150):
+        start, stop = human.span(episode)
+        rows = {key: human.read(key, start, stop) for key in ("state", "keypoint", "action")}
+        twin = tasks.module("pusht").mirror(rows)
+        obs, score = body.restore(twin["state"][0]), 0.0
+        for k, action in enumerate(twin["action"]):
+            np.testing.assert_allclose(obs["state"][:4], twin["state"][k, :4], atol=1e-2)
+            step = body.step(action)
+            obs, score = step.obs, max(score, step.score or 0.0)
+        body.reset(episode)
+        assert score == pytest.approx(max(body.step(action).score or 0.0 for action in rows["action"]), abs=1e-3)
+
+
+@given(st.floats(0, 512), st.floats(0, 512), st.floats(0, 6.28))
+def test_the_mirror_is_its_own_inverse_and_keeps_the_score(x: float, y: float, angle: float) -> None:
+    mirror = tasks.module("pusht").mirror
+    state = np.array([[x, y, y, x, angle]])
+    twin = mirror({"state": state})["state"]
+    back = mirror({"state": twin})["state"]
+    np.testing.assert_allclose(back[:, :4], state[:, :4], atol=1e-9)
+    assert math.cos(back[0, 4] - angle) == pytest.approx(1.0, abs=1e-12)
+    assert _tee.coverage(*twin[0, 2:]) == pytest.approx(_tee.coverage(*state[0, 2:]), abs=1e-9)
+
+
+def test_keypoints_alone_cannot_be_mirrored() -> None:
+    with pytest.raises(BadInput, match="want 'state' beside 'keypoint'"):
+        tasks.module("pusht").mirror({"keypoint": np.zeros((1, 9, 2))})

@@ -31,6 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, **ms: float) -> list[tuple[str, ..
         return {name: ms[name.replace("+", "_")] for name in names}
 
     monkeypatch.setattr(precision, "measure", measure)
+    monkeypatch.setattr(precision, "bf16_products", lambda device: 0.5)
     return asked
 
 
@@ -63,6 +64,17 @@ def test_a_hopeless_precision_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> 
     ms = precision.measure(net, loss, torch.device("cpu"), ("fp32", "bf16"), repeats=3)
     assert runs.count(True) == 1 and runs.count(False) == 4
     assert ms == pytest.approx({"fp32": 1.0, "bf16": 11.0})
+
+
+def test_bf16_is_not_timed_where_its_products_are_hopeless(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = measured(monkeypatch, fp32=50.0)
+    monkeypatch.setattr(precision, "bf16_products", lambda device: 31.0)
+    net = Policy()
+    assert precision.pick(net, net.loss, "cpu", steps=1000) == "fp32"
+    assert asked == [("fp32",)]
+    assert "bf16 not tried: its products take 31 times as long here" in capsys.readouterr().err
 
 
 def test_a_short_run_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

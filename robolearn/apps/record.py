@@ -1,0 +1,196 @@
+"""Record episodes of a task into a dataset, driven by its scripted expert; the successes are kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from robolearn.apps._report import write_json
+from robolearn.apps._trials import Trial, in_order
+from robolearn.core import ArraySpec, Outcome, SimEnv, Spec, Tick
+from robolearn.data.store import EpisodeSet
+from robolearn.errors import AlreadyExists, DatasetError, Findings
+from robolearn.rollout import rollout
+from sim_envs import _base
+
+FIRST_TEST_SEED = 100_000  # seeds from here on are for evaluation and never recorded
+HOPELESS = 20  # so many attempts without one success end the command
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to record, driven by whom, how often."""
+
+    task: Annotated[str, tyro.conf.Positional]
+    """The task."""
+    out: Path
+    """The dataset to write."""
+    driver: Literal["expert"] = "expert"
+    """Who drives: the task's scripted expert, which sees the whole state of the simulator."""
+    episodes: int = 200
+    """Successes wanted."""
+    seed: int = 0
+    """Of the first reset; attempt i uses seed + i."""
+    robot: str = ""
+    """The arm, where the task has one; empty: the task's own."""
+    action: str = ""
+    """What the body is told; empty: the task's own."""
+    cameras: tuple[str, ...] = ()
+    """Pictures to record."""
+    image_size: int = 0
+    """Of the pictures [px]; 0: the task's own."""
+    workers: int = 1
+    """Processes; the set is the same whatever their number."""
+    attempts: int = 0
+    """Resets tried at most; 0: 20 + 5 per episode."""
+    json: Path | None = None
+    """Write yield and reasons to this file."""
+    resume: bool = False
+    """Go on with a set that was interrupted."""
+    overwrite: bool = False
+    """Replace an existing set."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be recorded; ValueError names the field."""
+        for name in ("episodes", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.seed < 0 or self.seed + self.most_attempts > FIRST_TEST_SEED:
+            raise ValueError(
+                f"seed: attempts use the seeds {self.seed} to {self.seed + self.most_attempts - 1}, want them in [0, "
+                f"{FIRST_TEST_SEED}), because those from {FIRST_TEST_SEED} on are for evaluation"
+            )
+
+    @property
+    def most_attempts(self) -> int:
+        """How many resets are tried at most."""
+        return self.attempts or 20 + 5 * self.episodes
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """Overrides that rebuild the body: what was given."""
+        given = {name: getattr(self, name) for name in ("robot", "action", "image_size") if getattr(self, name)}
+        return given | ({"cameras": list(self.cameras)} if self.cameras else {})
+
+
+def run(cfg: Config) -> int:
+    """Records until `episodes` successes are kept and prints the yield and the reasons of the failures."""
+    _base.configure(cfg.task, cfg.env)  # before anything is written
+    job = Drives(cfg.task, cfg.env)
+    done = open_or_create(cfg)
+    seeds = done.episode_field("seed")
+    first = cfg.seed if seeds is None or not len(seeds) else int(seeds[-1]) + 1
+    reasons: Counter[str] = Counter()
+    attempts, started = first - cfg.seed, time.monotonic()
+    todo = range(first, cfg.seed + cfg.most_attempts) if done.n_episodes < cfg.episodes else range(0)
+    with tqdm(total=cfg.episodes, initial=done.n_episodes, desc=f"record {cfg.task}", disable=not sys.stderr.isatty()) as bar:
+        for trial in in_order(job, todo, cfg.workers):
+            attempts += 1
+            if trial.rows is None:
+                reasons[trial.reason] += 1
+            else:
+                done.append(trial.rows, seed=trial.seed, success=True)
+                bar.update()
+            if done.n_episodes >= cfg.episodes or (not done.n_episodes and attempts >= HOPELESS):
+                break
+    steps = np.diff(done.episode_ends, prepend=0)
+    if unseen := attempts - done.n_episodes - reasons.total():
+        reasons["before the command was resumed"] = unseen
+    report = {
+        "task": cfg.task,
+        "driver": cfg.driver,
+        "env": cfg.env,
+        "out": cfg.out,
+        "attempts": attempts,
+        "successes": done.n_episodes,
+        "yield": done.n_episodes / attempts if attempts else None,
+        "reasons": dict(reasons.most_common()),
+        "steps_mean": float(steps.mean()) if len(steps) else None,
+        "steps_max": int(steps.max()) if len(steps) else None,
+        "wall_s": time.monotonic() - started,
+    }
+    share = f"{100 * done.n_episodes / attempts:.0f} %" if attempts else "-"
+    print(f"{cfg.task}: {done.n_episodes} episodes of {attempts} attempts ({share}) -> {cfg.out}")
+    for reason, count in reasons.most_common():
+        print(f"  {count:5d} failed: {reason}")
+    write_json(cfg.json, report, cfg.seed)
+    if done.n_episodes < cfg.episodes:
+        raise Findings(f"{cfg.out}: {done.n_episodes} of {cfg.episodes} episodes after {attempts} attempts")
+    return 0
+
+
+@dataclass(frozen=True)
+class Drives:
+    """Episodes that a task's scripted expert drives, one a seed; picklable."""
+
+    task: str
+    env: Mapping[str, Any]
+
+    def open(self) -> SimEnv:
+        """Returns the body."""
+        return _base.make(self.task, self.env)
+
+    def attempt(self, body: SimEnv, seed: int) -> Trial:
+        """Returns the rows of one episode, or why it failed."""
+        started = time.process_time()
+        rows = Rows(body)
+        outcome = rollout(body, _base.expert(body, seed), max_steps=body.config.max_steps, seed=seed, sinks=[rows])  # type: ignore[attr-defined]
+        spent = time.process_time() - started
+        return Trial(seed, spent, rows=rows.stacked()) if outcome.success else Trial(seed, spent, outcome.reason)
+
+
+@dataclass
+class Rows:
+    """A sink that keeps what a set stores: row k is the observation and the simulator's state before action k, and the action."""
+
+    body: SimEnv
+    rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def begin(self, spec: Spec, meta: Mapping[str, Any]) -> None:
+        """Keeps the first state."""
+        self.rows, self._state = [], self.body.state()
+
+    def record(self, tick: Tick) -> None:
+        """Keeps one tick."""
+        self.rows.append({**tick.obs, "action": tick.asked, "sim_state": self._state})
+        self._state = self.body.state()
+
+    def stream(self, name: str, t_ns: int, array: np.ndarray) -> None:
+        """Ignores raw streams."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Keeps the rows for whoever asks."""
+
+    def stacked(self) -> dict[str, np.ndarray]:
+        """Returns the rows as arrays (steps, ...) by key."""
+        return {key: np.stack([row[key] for row in self.rows]) for key in self.rows[0]}
+
+
+def open_or_create(cfg: Config) -> EpisodeSet:
+    """Returns the set to go on with, or a new one; AlreadyExists without --resume or --overwrite."""
+    facts = {"task": cfg.task, "driver": cfg.driver, "env": cfg.env, "first_seed": cfg.seed}
+    if cfg.out.exists() and not cfg.overwrite:
+        if not cfg.resume:
+            raise AlreadyExists(cfg.out, "dataset", resume=True)
+        done = EpisodeSet.open(cfg.out, writable=True)
+        for name, value in facts.items():
+            if done.attrs.get("record", {}).get(name) != value:
+                raise DatasetError(
+                    f"{cfg.out}: was recorded with {name} {done.attrs.get('record', {}).get(name)}, not {value}; "
+                    "give the same flags, or --overwrite"
+                )
+        return done
+    with closing(_base.make(cfg.task, cfg.env)) as body:
+        extra = {"sim_state": ArraySpec(body.state().shape, "float64")}
+        meta = {"record": facts, "simulator": body.versions()}  # type: ignore[attr-defined]
+        return EpisodeSet.create(cfg.out, body.spec, task=cfg.task, env=cfg.env, meta=meta, extra=extra, overwrite=cfg.overwrite)
