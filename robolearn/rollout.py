@@ -58,10 +58,10 @@ class Episode:
             self.success = bool(self.success) or step.success
         if step.terminated:
             self.reason = "success" if self.success else "terminated"
-        elif step.truncated:
-            self.reason = "truncated"
         elif self.steps >= self.max_steps:
             self.reason = "success" if self.success else "horizon"
+        elif step.truncated:
+            self.reason = "truncated"
 
     def outcome(self) -> Outcome:
         """Returns the result of the finished episode."""

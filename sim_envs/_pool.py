@@ -21,6 +21,7 @@ from robolearn.core import Obs, SimEnv, Spec, Step
 from robolearn.errors import BadInput, RobolearnError
 
 _PATIENCE_S = 5.0  # for a worker to leave by itself
+_ROUND_S = 600.0  # for one round of a worker: a chunk of actions on all its bodies takes seconds
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,23 @@ class Pool:
     """`workers` processes with `envs_per_worker` bodies each; stream s lives in worker s // envs_per_worker.
 
     make: called in every worker, once a body; it must be picklable (`functools.partial(make, "pusht", {})`);
-    keep_states: replies carry whole simulator states. Use it in a `with` block: leaving it, also by an exception or
+    keep_states: replies carry whole simulator states; round_s: a worker that takes longer for a round [s] has hung and is
+    replaced. Use it in a `with` block: leaving it, also by an exception or
     Ctrl-C, leaves no process behind.
     """
 
-    def __init__(self, make: Callable[[], SimEnv], workers: int = 2, envs_per_worker: int = 1, keep_states: bool = False) -> None:
+    def __init__(
+        self,
+        make: Callable[[], SimEnv],
+        workers: int = 2,
+        envs_per_worker: int = 1,
+        keep_states: bool = False,
+        round_s: float = _ROUND_S,
+    ) -> None:
         if workers < 1 or envs_per_worker < 1:
             raise BadInput(f"want at least one worker and one body a worker, got {workers} and {envs_per_worker}")
         self._arguments = (make, envs_per_worker, keep_states)
-        self._n = envs_per_worker
+        self._n, self._round_s = envs_per_worker, round_s
         self.streams = workers * envs_per_worker
         self.restarts = 0
         self._workers: list[_Worker] = []
@@ -82,13 +91,14 @@ class Pool:
         """Returns the reply of every stream named, when all are there.
 
         starts: stream -> seed to reset with; runs: stream -> actions (n, action), executed until the episode is over.
-        Streams of a worker that died are answered with `lost`, and the worker is replaced.
+        Streams of a worker that died or hung are answered with `lost`, and the worker is replaced.
         """
         parts: dict[int, dict[int, Any]] = {}
         for stream, command in [*starts.items(), *runs.items()]:
             parts.setdefault(stream // self._n, {})[stream] = command
         replies: dict[int, Reply] = {}
         dead: set[int] = set()
+        hung: set[int] = set()
         for index, part in parts.items():
             try:
                 self._workers[index].pipe.send(part)
@@ -97,11 +107,14 @@ class Pool:
         for index, part in parts.items():
             try:
                 if index not in dead:
-                    replies.update(self._receive(self._workers[index]))
+                    replies.update(self._receive(self._workers[index], self._round_s))
+            except TimeoutError:
+                dead.add(index)
+                hung.add(index)
             except (EOFError, OSError):
                 dead.add(index)
             if index in dead:
-                why = self._replace(index)
+                why = self._replace(index, index in hung)
                 replies.update({stream: Reply(lost=why) for stream in part})
         return replies
 
@@ -132,18 +145,21 @@ class Pool:
 
     def _greet(self, worker: _Worker) -> dict[str, Any]:
         try:
-            return self._receive(worker)
+            return self._receive(worker, _ROUND_S)
         except (EOFError, OSError) as error:
             worker.process.join(_PATIENCE_S)
             raise BadInput(f"a worker process died while it made its bodies (exit code {worker.process.exitcode})") from error
 
-    def _receive(self, worker: _Worker) -> Any:
+    def _receive(self, worker: _Worker, within_s: float) -> Any:
+        if not worker.pipe.poll(within_s):
+            worker.process.kill()
+            raise TimeoutError
         answer = worker.pipe.recv()
         if isinstance(answer, RobolearnError):
             raise answer
         return answer
 
-    def _replace(self, index: int) -> str:
+    def _replace(self, index: int, hung: bool) -> str:
         old = self._workers[index]
         old.process.join(_PATIENCE_S)
         if old.process.is_alive():
@@ -153,7 +169,8 @@ class Pool:
         self.restarts += 1
         self._workers[index] = self._spawn()
         self._greet(self._workers[index])
-        return f"its worker process died (exit code {old.process.exitcode})"
+        how = f"did not answer for {self._round_s:g} s" if hung else f"died (exit code {old.process.exitcode})"
+        return f"its worker process {how}"
 
 
 @contextlib.contextmanager

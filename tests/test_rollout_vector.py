@@ -20,7 +20,7 @@ from robolearn.rollout_vector import rollout_vector
 from sim_envs._pool import Pool
 
 sys.path.insert(0, str(Path(__file__).parent / "sim_envs"))
-from toys import Deadly, Walk, Wanderer
+from toys import Deadly, Hanging, Walk, Wanderer
 
 SEEDS = range(40, 53)
 MAX_STEPS = 17
@@ -81,6 +81,13 @@ def test_an_episode_that_always_crashes_counts_as_failed_and_says_why(tmp_path: 
     assert ("exit code -9" if kill else "FloatingPointError: the simulation is unstable") in crashed.why
     assert len(list(tmp_path.iterdir())) == 2, "once and one retry"
     assert [records[0].outcome, records[2].outcome] == [single(44)[0], single(46)[0]]
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_episodes_are_run_again(tmp_path: Path) -> None:
+    with Pool(partial(Hanging, tmp_path, seed=44, times=1), workers=2, envs_per_worker=2, round_s=20.0) as pool:
+        records = rollout_vector(pool, Wanderer(pool.streams), SEEDS, max_steps=MAX_STEPS)
+        assert pool.restarts == 1
+    assert [record.outcome for record in records] == [single(seed)[0] for seed in SEEDS]
 
 
 def test_a_body_that_cannot_be_made_is_one_clear_error() -> None:

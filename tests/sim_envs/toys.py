@@ -71,6 +71,22 @@ class Deadly(Walk):
         return super().step(action)
 
 
+class Hanging(Deadly):
+    """A walk that sleeps for ever instead."""
+
+    def __init__(self, notes: Path, seed: int, times: int) -> None:
+        super().__init__(notes, seed, times, kill=False)
+
+    def step(self, action: np.ndarray) -> Step:
+        import time
+
+        try:
+            return super().step(action)
+        except FloatingPointError:
+            time.sleep(3600)
+            raise
+
+
 class Sleepy(Walk):
     """A walk that needs a minute a tick."""
 
