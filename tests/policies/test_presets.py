@@ -1,0 +1,43 @@
+"""Every shipped preset makes the network that its first line tells of."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from robolearn import config, registry
+from robolearn.core import ArraySpec, Spec
+from robolearn.training import settings
+
+ARM = {"eef_pos": (3,), "eef_rot6d": (6,), "gripper": (1,)}
+SHAPES = {
+    "pusht": {"state": (5,), "keypoint": (9, 2)},
+    "two_arm_lift": {f"{key}_{arm}": shape for key, shape in ARM.items() for arm in (0, 1)} | {"object": (27,)},
+}
+
+
+def parameters(name: str) -> int:
+    cfg = settings.load(config.find("train", name))
+    images = {key: ArraySpec((96, 96, 3), "uint8") for key in cfg.policy.obs if key == "img" or key.endswith("_image")}
+    low = SHAPES.get(cfg.task, ARM | {"object": (9,)})
+    spec = Spec(
+        obs={key: ArraySpec(shape) for key, shape in low.items() if key in cfg.policy.obs} | images,
+        action=ArraySpec((2,) if cfg.task == "pusht" else (20,) if cfg.task == "two_arm_lift" else (10,)),
+        hz=10.0,
+    )
+    assert set(spec.obs) == set(cfg.policy.obs), f"{name}: {cfg.policy.obs}"
+    module = registry.load("robolearn.policies", cfg.policy.name, what="policy")
+    with torch.device("meta"):  # shapes only: nothing is allocated
+        return sum(p.numel() for p in module.Net(cfg.policy, spec).parameters())
+
+
+@pytest.mark.parametrize("name", config.shipped("train"))
+def test_a_preset_makes_its_network_and_says_its_size(name: str) -> None:
+    millions = parameters(name) / 1e6
+    said = re.search(r"(\d+) M\b", config.find("train", name).read_text().splitlines()[0])
+    if said:
+        assert round(millions) == int(said[1])
+    if not name.endswith("_paper"):
+        assert millions < 8, "sized for 2 CPU cores"
