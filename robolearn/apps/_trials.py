@@ -19,6 +19,18 @@ from robolearn.data.convert.robosuite_demo import read_demo
 from robolearn.data.source import read_source
 from sim_envs import _base
 
+FIRST_TEST_SEED = 100_000  # seeds from here on are for evaluation and never put into a training set
+HOPELESS = 20  # so many attempts without one success end a command
+
+
+def check_seeds(first: int, attempts: int) -> None:
+    """Raises ValueError where `attempts` seeds from `first` on reach into those kept for evaluation."""
+    if first < 0 or first + attempts > FIRST_TEST_SEED:
+        raise ValueError(
+            f"seed: attempts use the seeds {first} to {first + attempts - 1}, want them in [0, {FIRST_TEST_SEED}), "
+            f"because those from {FIRST_TEST_SEED} on are for evaluation"
+        )
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robolearn.apps._expand import RECIPES
 from robolearn.apps._report import plain, write_json
-from robolearn.apps._trials import Trial, Tries, in_order
+from robolearn.apps._trials import HOPELESS, Trial, Tries, check_seeds, in_order
 from robolearn.core import ArraySpec
 from robolearn.data.convert.robosuite_demo import Demo, read_demo
 from robolearn.data.store import EpisodeSet
@@ -24,8 +24,6 @@ from robolearn.errors import AlreadyExists, ConfigError, DatasetError, Findings,
 from sim_envs import _base
 
 DEMOS = Path("data/demos/robosuite-human")
-FIRST_TEST_SEED = 100_000  # seeds from here on are for evaluation and never expanded
-HOPELESS = 20  # so many attempts without one success end the command
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,7 @@ class Config:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
         if self.noise < 0:
             raise ValueError(f"noise: want at least 0, got {self.noise:g}")
-        if self.seed < 0 or self.seed + self.most_attempts > FIRST_TEST_SEED:
-            raise ValueError(
-                f"seed: attempts use the seeds {self.seed} to {self.seed + self.most_attempts - 1}, want them in [0, "
-                f"{FIRST_TEST_SEED}), because those from {FIRST_TEST_SEED} on are for evaluation"
-            )
+        check_seeds(self.seed, self.most_attempts)
 
     @property
     def most_attempts(self) -> int:

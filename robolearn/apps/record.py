@@ -16,15 +16,12 @@ import tyro
 from tqdm import tqdm
 
 from robolearn.apps._report import write_json
-from robolearn.apps._trials import Trial, in_order
+from robolearn.apps._trials import HOPELESS, Trial, check_seeds, in_order
 from robolearn.core import ArraySpec, Outcome, SimEnv, Spec, Tick
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, DatasetError, Findings
 from robolearn.rollout import rollout
 from sim_envs import _base
-
-FIRST_TEST_SEED = 100_000  # seeds from here on are for evaluation and never recorded
-HOPELESS = 20  # so many attempts without one success end the command
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,7 @@ class Config:
         for name in ("episodes", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        if self.seed < 0 or self.seed + self.most_attempts > FIRST_TEST_SEED:
-            raise ValueError(
-                f"seed: attempts use the seeds {self.seed} to {self.seed + self.most_attempts - 1}, want them in [0, "
-                f"{FIRST_TEST_SEED}), because those from {FIRST_TEST_SEED} on are for evaluation"
-            )
+        check_seeds(self.seed, self.most_attempts)
 
     @property
     def most_attempts(self) -> int:
@@ -87,12 +80,14 @@ def run(cfg: Config) -> int:
     """Records until `episodes` successes are kept and prints the yield and the reasons of the failures."""
     _base.configure(cfg.task, cfg.env)  # before anything is written
     job = Drives(cfg.task, cfg.env)
+    started = time.monotonic()
     done = open_or_create(cfg)
     seeds = done.episode_field("seed")
     first = cfg.seed if seeds is None or not len(seeds) else int(seeds[-1]) + 1
-    reasons: Counter[str] = Counter()
-    attempts, started = first - cfg.seed, time.monotonic()
     todo = range(first, cfg.seed + cfg.most_attempts) if done.n_episodes < cfg.episodes else range(0)
+    attempts, reasons = first - cfg.seed, Counter[str]()
+    if attempts > done.n_episodes:
+        reasons["before the command was resumed"] = attempts - done.n_episodes
     with tqdm(total=cfg.episodes, initial=done.n_episodes, desc=f"record {cfg.task}", disable=not sys.stderr.isatty()) as bar:
         for trial in in_order(job, todo, cfg.workers):
             attempts += 1
@@ -103,9 +98,19 @@ def run(cfg: Config) -> int:
                 bar.update()
             if done.n_episodes >= cfg.episodes or (not done.n_episodes and attempts >= HOPELESS):
                 break
+    tell(cfg, done, attempts, reasons, time.monotonic() - started)
+    if done.n_episodes < cfg.episodes:
+        raise Findings(f"{cfg.out}: {done.n_episodes} of {cfg.episodes} episodes after {attempts} attempts")
+    return 0
+
+
+def tell(cfg: Config, done: EpisodeSet, attempts: int, reasons: Counter[str], wall_s: float) -> None:
+    """Prints the yield and the reasons of the failures, and writes them to --json."""
     steps = np.diff(done.episode_ends, prepend=0)
-    if unseen := attempts - done.n_episodes - reasons.total():
-        reasons["before the command was resumed"] = unseen
+    share = f"{100 * done.n_episodes / attempts:.0f} %" if attempts else "-"
+    print(f"{cfg.task}: {done.n_episodes} episodes of {attempts} attempts ({share}) -> {cfg.out}")
+    for reason, count in reasons.most_common():
+        print(f"  {count:5d} failed: {reason}")
     report = {
         "task": cfg.task,
         "driver": cfg.driver,
@@ -117,16 +122,9 @@ def run(cfg: Config) -> int:
         "reasons": dict(reasons.most_common()),
         "steps_mean": float(steps.mean()) if len(steps) else None,
         "steps_max": int(steps.max()) if len(steps) else None,
-        "wall_s": time.monotonic() - started,
+        "wall_s": wall_s,
     }
-    share = f"{100 * done.n_episodes / attempts:.0f} %" if attempts else "-"
-    print(f"{cfg.task}: {done.n_episodes} episodes of {attempts} attempts ({share}) -> {cfg.out}")
-    for reason, count in reasons.most_common():
-        print(f"  {count:5d} failed: {reason}")
     write_json(cfg.json, report, cfg.seed)
-    if done.n_episodes < cfg.episodes:
-        raise Findings(f"{cfg.out}: {done.n_episodes} of {cfg.episodes} episodes after {attempts} attempts")
-    return 0
 
 
 @dataclass(frozen=True)
