@@ -69,7 +69,8 @@ class Net(PolicyNet):
         common: dict[str, Any] = dict(beta_schedule="squaredcos_cap_v2", prediction_type=c.prediction)
         scheduler: DDIMScheduler | DPMSolverMultistepScheduler
         if c.sampler == "dpm_solver":
-            scheduler = DPMSolverMultistepScheduler(c.train_steps, **common)
+            # The cosine schedule ends at almost no signal, where the smallest error of the network becomes a huge action.
+            scheduler = DPMSolverMultistepScheduler(c.train_steps, lambda_min_clipped=-5.1, **common)
         else:
             scheduler = DDIMScheduler(c.train_steps, clip_sample=True, set_alpha_to_one=True, **common)
         return scheduler

@@ -113,3 +113,20 @@ def test_the_mixture_is_a_density_over_chunks_and_is_sampled_by_its_weights():
     weight, mean, _ = net._mixture(net.encode(obs))
     shares = [(drawn[:, 0, 0] == mean[:, k, 0, 0]).float().mean().item() for k in range(3)]
     np.testing.assert_allclose(shares, weight[0].exp().detach().numpy(), atol=0.03)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_a_small_error_of_the_network_does_not_lead_out_of_what_it_was_trained_on(sampler):
+    """At the noisiest level of the cosine schedule an action is thousands of times the network's error away, unless one begins below."""
+    net = diffusion.Net(diffusion.Config(**SMALL, sampler=sampler, steps=10), SPEC)
+    seen = []
+
+    def epsilon(x, t):
+        seen.append(float(x.abs().max()))
+        level = (t * net.config.train_steps).round().long()
+        return (x - net.alpha[level][:, None, None] * 0.3) / net.sigma[level][:, None, None] + 0.05
+
+    net.denoiser = _Known(epsilon)
+    noise = torch.randn(net.noise_draws(), 16, 4, 1, generator=torch.Generator().manual_seed(0))
+    net.sample(torch.zeros(16, 1, 1), noise)
+    assert max(seen) < 6.0
