@@ -117,7 +117,7 @@ def test_the_mixture_is_a_density_over_chunks_and_is_sampled_by_its_weights():
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
 def test_a_small_error_of_the_network_does_not_lead_out_of_what_it_was_trained_on(sampler):
-    """At the noisiest level of the cosine schedule an action is thousands of times the network's error away, unless one begins below."""
+    """At the noisiest level of the cosine schedule an action is thousands of the network's errors away."""
     net = diffusion.Net(diffusion.Config(**SMALL, sampler=sampler, steps=10), SPEC)
     seen = []
 
