@@ -125,6 +125,7 @@ def test_leaving_the_pool_leaves_no_process_behind() -> None:
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     script = tmp_path / "busy.py"
     script.write_text(
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits 'ignore'\n"
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent / 'sim_envs')!r})\n"
         "from toys import Sleepy, Wanderer\n"
         "from robolearn.rollout_vector import rollout_vector\n"
