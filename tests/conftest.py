@@ -9,8 +9,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"): 
     os.environ.setdefault(variable, "2")
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from robolearn.apps.doctor import working_gl  # noqa: E402
+
+settings.register_profile("robolearn", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("robolearn")
 
 ROOT = Path(__file__).resolve().parent.parent
 if "MUJOCO_GL" not in os.environ:  # mujoco chooses its GL library when it is imported

@@ -23,13 +23,45 @@ FIRST_TEST_SEED = 100_000  # seeds from here on are for evaluation and never put
 HOPELESS = 20  # so many attempts without one success end a command
 
 
-def check_seeds(first: int, attempts: int) -> None:
-    """Raises ValueError where `attempts` seeds from `first` on reach into those kept for evaluation."""
-    if first < 0 or first + attempts > FIRST_TEST_SEED:
-        raise ValueError(
-            f"seed: attempts use the seeds {first} to {first + attempts - 1}, want them in [0, {FIRST_TEST_SEED}), "
-            f"because those from {FIRST_TEST_SEED} on are for evaluation"
-        )
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """What every command that makes a set out of attempts can be told."""
+
+    out: Path
+    """The dataset to write."""
+    episodes: int = 200
+    """Successes wanted."""
+    seed: int = 0
+    """Of the first reset; attempt i uses seed + i."""
+    attempts: int = 0
+    """Resets tried at most; 0: 20 + 5 per episode."""
+    cameras: tuple[str, ...] = ()
+    """Pictures to record."""
+    workers: int = 1
+    """Processes; the set is the same whatever their number."""
+    json: Path | None = None
+    """Write yield and reasons to this file."""
+    resume: bool = False
+    """Go on with a set that was interrupted."""
+    overwrite: bool = False
+    """Replace an existing set."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be made; ValueError names the field."""
+        for name in ("episodes", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        last = self.seed + self.most_attempts - 1
+        if self.seed < 0 or last >= FIRST_TEST_SEED:
+            raise ValueError(
+                f"seed: attempts use the seeds {self.seed} to {last}, want them in [0, {FIRST_TEST_SEED}), "
+                f"because those from {FIRST_TEST_SEED} on are for evaluation"
+            )
+
+    @property
+    def most_attempts(self) -> int:
+        """How many resets are tried at most."""
+        return self.attempts or 20 + 5 * self.episodes
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robolearn.apps._expand import RECIPES
 from robolearn.apps._report import plain, write_json
-from robolearn.apps._trials import HOPELESS, Trial, Tries, check_seeds, in_order
+from robolearn.apps._trials import HOPELESS, Attempts, Trial, Tries, in_order
 from robolearn.core import ArraySpec
 from robolearn.data.convert.robosuite_demo import Demo, read_demo
 from robolearn.data.store import EpisodeSet
@@ -27,17 +27,11 @@ DEMOS = Path("data/demos/robosuite-human")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Attempts):
     """What to expand, on which body, how often."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A demo.hdf5, or the task whose demonstration `robolearn data fetch robosuite-human` brought."""
-    out: Path
-    """The dataset to write."""
-    episodes: int = 200
-    """Successes wanted."""
-    seed: int = 0
-    """Of the first reset; attempt i uses seed + i."""
     task: str | None = None
     """The task, where the file could serve several."""
     robot: Literal["Panda", "UR5e", "IIWA", "Kinova3"] = "Panda"
@@ -46,34 +40,14 @@ class Config:
     """What the arm is told."""
     noise: float = 0.0
     """Of what is carried out, while what is recorded stays clean [m; turns by a lever of 0.1 m]."""
-    cameras: tuple[str, ...] = ()
-    """Pictures to record."""
     image_size: int = 84
     """Of the pictures [px]."""
-    workers: int = 1
-    """Processes."""
-    attempts: int = 0
-    """Resets tried at most; 0: 20 + 5 per episode."""
-    json: Path | None = None
-    """Write yield and reasons to this file."""
-    resume: bool = False
-    """Go on with a set that was interrupted."""
-    overwrite: bool = False
-    """Replace an existing set."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be expanded; ValueError names the field."""
-        for name in ("episodes", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        super().__post_init__()
         if self.noise < 0:
             raise ValueError(f"noise: want at least 0, got {self.noise:g}")
-        check_seeds(self.seed, self.most_attempts)
-
-    @property
-    def most_attempts(self) -> int:
-        """How many resets are tried at most."""
-        return self.attempts or 20 + 5 * self.episodes
 
     @property
     def env(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from robolearn.apps._report import write_json
-from robolearn.apps._trials import HOPELESS, Trial, check_seeds, in_order
+from robolearn.apps._trials import HOPELESS, Attempts, Trial, in_order
 from robolearn.core import ArraySpec, Outcome, SimEnv, Spec, Tick
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, DatasetError, Findings
@@ -25,49 +24,19 @@ from sim_envs import _base
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Attempts):
     """What to record, driven by whom, how often."""
 
     task: Annotated[str, tyro.conf.Positional]
     """The task."""
-    out: Path
-    """The dataset to write."""
     driver: Literal["expert"] = "expert"
     """Who drives: the task's scripted expert, which sees the whole state of the simulator."""
-    episodes: int = 200
-    """Successes wanted."""
-    seed: int = 0
-    """Of the first reset; attempt i uses seed + i."""
     robot: str = ""
     """The arm, where the task has one; empty: the task's own."""
     action: str = ""
     """What the body is told; empty: the task's own."""
-    cameras: tuple[str, ...] = ()
-    """Pictures to record."""
     image_size: int = 0
     """Of the pictures [px]; 0: the task's own."""
-    workers: int = 1
-    """Processes; the set is the same whatever their number."""
-    attempts: int = 0
-    """Resets tried at most; 0: 20 + 5 per episode."""
-    json: Path | None = None
-    """Write yield and reasons to this file."""
-    resume: bool = False
-    """Go on with a set that was interrupted."""
-    overwrite: bool = False
-    """Replace an existing set."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be recorded; ValueError names the field."""
-        for name in ("episodes", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        check_seeds(self.seed, self.most_attempts)
-
-    @property
-    def most_attempts(self) -> int:
-        """How many resets are tried at most."""
-        return self.attempts or 20 + 5 * self.episodes
 
     @property
     def env(self) -> dict[str, Any]:

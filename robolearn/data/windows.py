@@ -88,6 +88,8 @@ class Windows:
         if images:
             raise DatasetError(f"mirror: want vectors only, '{images[0]}' is an image")
         twins, rows = mirror(self._arrays), self._n_recorded
+        if lost := [key for key in self._arrays if key not in twins]:
+            raise DatasetError(f"mirror: the task cannot mirror '{lost[0]}' (it can: {', '.join(twins)})")
         self._arrays = {key: np.concatenate([a, twins[key].astype(a.dtype)]) for key, a in self._arrays.items()}
         for name in ("_first", "_low", "_high"):
             setattr(self, name, np.concatenate([getattr(self, name), getattr(self, name) + rows]))

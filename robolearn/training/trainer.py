@@ -68,11 +68,7 @@ def train(
 
     spec = policy_spec(cfg, spec)
     windows, val_windows = make_windows(cfg, dataset, spec, mirror)
-    keys = (*spec.obs, *spec.goal, "action")
-    stats = compute_stats(dataset, keys, episodes=windows.episodes)
-    if mirror is not None:
-        stats = {key: merged(found, array_stats(windows.mirrored_rows(key))) for key, found in stats.items()}
-    normalizer = Normalizer.fit(stats, cfg.dataset.normalize)
+    normalizer = fit_normalizer(cfg, dataset, windows)
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
     accelerator.wait_for_everyone()
 
@@ -175,6 +171,15 @@ def make_windows(
     shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
     held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
     return Windows(dataset, episodes=train_ids, mirror=mirror, **shape), held_out
+
+
+def fit_normalizer(cfg: TrainConfig, dataset: EpisodeSet, windows: Windows) -> Normalizer:
+    """Returns the normalizer of what is trained on: the recorded rows of these episodes, and their mirror images."""
+    stats = compute_stats(dataset, tuple(windows.keys), episodes=windows.episodes)
+    for key, found in stats.items():
+        if len(twins := windows.mirrored_rows(key)):
+            stats[key] = merged(found, array_stats(twins))
+    return Normalizer.fit(stats, cfg.dataset.normalize)
 
 
 def pick_precision(net: PolicyNet, batch: Batch, device: torch.device, steps: int, run: Path, main: bool) -> Any:

@@ -153,5 +153,7 @@ def test_mirrored_windows_follow_the_recorded_ones_and_keep_to_their_episodes(to
     np.testing.assert_array_equal(both["is_pad"], np.tile(one["is_pad"], (2, 1)))
     recorded = np.concatenate([toy.episode(k)["state"] for k in (0, 2)])
     np.testing.assert_array_equal(twice.mirrored_rows("state"), -recorded)
+    with pytest.raises(DatasetError, match="cannot mirror 'state'"):
+        Windows(toy, ("state",), mirror=lambda rows: {"action": rows["action"]})
     with pytest.raises(DatasetError, match="'img' is an image"):
         Windows(toy, ("state", "img"), mirror=lambda rows: dict(rows))
