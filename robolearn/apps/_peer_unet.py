@@ -36,9 +36,13 @@ class PeerUNet(nn.Module):
         """Returns the condition (B, To * Dc)."""
         return cond.flatten(1)
 
-    def denoise(self, x: Tensor, t: Tensor | None, context: Tensor) -> Tensor:
-        """Returns the output (B, H, Da) for x at time t."""
-        film = torch.cat((self.step(times(t, x)), context), dim=-1)
+    def modulate(self, t: Tensor | None, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns time and condition as they are: peers embed the time at every step."""
+        return times(t, context), context
+
+    def denoise(self, x: Tensor, modulation: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns the output (B, H, Da) for x."""
+        film = torch.cat((self.step(modulation[0]), modulation[1]), dim=-1)
         h, skips = x.transpose(1, 2), []
         for i, level in enumerate(self.down):
             h = level(h, film)
@@ -51,7 +55,7 @@ class PeerUNet(nn.Module):
         return self.leave(h).transpose(1, 2)
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, t, self.condition(cond))
+        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
 
 class _Residual(nn.Module):

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 WARM = 3  # calls before the capture, in which libraries choose their kernels
+LARGEST = 64  # rows; above, the work outweighs the launches
+MOST = 8  # shapes; each capture keeps memory of its own
 
 
 class Captured(NamedTuple):
@@ -25,28 +27,33 @@ class Graphed(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.captured: dict[tuple[torch.Size, ...], Captured] = {}
+        self.captured: dict[torch.Size, Captured] = {}
 
     def condition(self, cond: Tensor) -> Any:
         """Returns the inner denoiser's context."""
         return self.inner.condition(cond)
 
-    def denoise(self, x: Tensor, t: Tensor | None, context: Any) -> Tensor:
+    def modulate(self, t: Tensor | None, context: Any) -> Any:
+        """Returns the inner denoiser's modulation."""
+        return self.inner.modulate(t, context)
+
+    def denoise(self, x: Tensor, modulation: Any) -> Tensor:
         """Returns the inner denoiser's output, by replay where that is possible."""
-        if t is None or not x.is_cuda or torch.is_grad_enabled() or self.inner.training:
-            return self.inner.denoise(x, t, context)
-        leaves, tree = pytree.tree_flatten((x, t, context))
-        key = tuple(leaf.shape for leaf in leaves)
-        if key not in self.captured:
-            self.captured[key] = self._capture(leaves, tree)
-        graph, inputs, output = self.captured[key]
+        if not x.is_cuda or torch.is_grad_enabled() or self.inner.training:
+            return self.inner.denoise(x, modulation)
+        if x.shape not in self.captured and (len(x) > LARGEST or len(self.captured) == MOST):
+            return self.inner.denoise(x, modulation)
+        leaves, tree = pytree.tree_flatten((x, modulation))
+        if x.shape not in self.captured:
+            self.captured[x.shape] = self._capture(leaves, tree)
+        graph, inputs, output = self.captured[x.shape]
         for kept, leaf in zip(inputs, leaves, strict=True):
             kept.copy_(leaf)
         graph.replay()
         return output.clone()
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, t, self.condition(cond))
+        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
     def _capture(self, leaves: list[Tensor], tree: Any) -> Captured:
         inputs = [leaf.clone() for leaf in leaves]

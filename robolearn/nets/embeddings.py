@@ -24,8 +24,8 @@ class Sinusoidal(nn.Module):
         return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-def times(t: Tensor | None, x: Tensor) -> Tensor:
-    """Returns t as (B,) on x's device; None (a regression, which knows no time) and a single number are spread over the batch."""
+def times(t: Tensor | None, beside: Tensor) -> Tensor:
+    """Returns t as (B,), B and device those of `beside`; None (a regression, which knows no time) and one number are spread."""
     if t is None:
-        return torch.zeros(x.shape[0], device=x.device)
-    return t.reshape(-1).expand(x.shape[0])
+        return torch.zeros(beside.shape[0], device=beside.device)
+    return t.reshape(-1).expand(beside.shape[0])

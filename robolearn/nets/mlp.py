@@ -39,16 +39,20 @@ class MLP(nn.Module):
         """Returns what all steps of one plan share: the embedded condition (B, width)."""
         return self.cond(cond.flatten(1))
 
-    def denoise(self, x: Tensor, t: Tensor | None, context: Tensor) -> Tensor:
-        """Returns the output (B, H, Da) for x at time t under a context from `condition`."""
-        film = self.film(F.silu(context + self.step(times(t, x)))).chunk(2 * len(self.blocks), dim=-1)
+    def modulate(self, t: Tensor | None, context: Tensor) -> Tensor:
+        """Returns scale and bias of all blocks (B, blocks * 2 * width) at time t under a context from `condition`."""
+        return self.film(F.silu(context + self.step(times(t, context))))
+
+    def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Returns the output (B, H, Da) for x under a modulation from `modulate`."""
+        film = modulation.chunk(2 * len(self.blocks), dim=-1)
         h = self.enter(x.flatten(1))
         for i, block in enumerate(self.blocks):
             h = block(h, film[2 * i], film[2 * i + 1])
         return self.leave(h).view(-1, *self.shape)
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, t, self.condition(cond))
+        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
 
 class Block(nn.Module):

@@ -13,9 +13,8 @@ from robolearn.nets.embeddings import Sinusoidal, times
 
 
 class Context(NamedTuple):
-    """The embedded observation tokens (B, To, width), and their keys and values (B, heads, To, width/heads) in every layer."""
+    """Keys and values (B, heads, tokens, width/heads) of the condition tokens in every layer's cross-attention."""
 
-    tokens: Tensor
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
@@ -60,21 +59,28 @@ class Transformer(nn.Module):
         nn.init.normal_(self.cond_positions, std=0.02)
 
     def condition(self, cond: Tensor) -> Context:
-        """Returns what all steps of one plan share: observation tokens and every layer's keys and values of them."""
-        tokens = self.cond_mlp(self.cond(cond) + self.cond_positions[1:])
-        pairs = [layer.cross.keys_values(tokens) for layer in self.layers]
-        return Context(tokens, tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+        """Returns what all steps of one plan share: every layer's keys and values of the observation tokens."""
+        return self._seen(self.cond_mlp(self.cond(cond) + self.cond_positions[1:]))
 
-    def denoise(self, x: Tensor, t: Tensor | None, context: Context) -> Tensor:
-        """Returns the output (B, H, Da) for x at time t under a context from `condition`."""
-        now = self.cond_mlp(self.step(times(t, x)) + self.cond_positions[0])[:, None]
+    def modulate(self, t: Tensor | None, context: Context) -> Context:
+        """Returns every layer's keys and values of all condition tokens: the time t, then those of a context from `condition`."""
+        now = self._seen(self.cond_mlp(self.step(times(t, context.keys[0])) + self.cond_positions[0])[:, None])
+        keys, values = zip(now.keys, context.keys, strict=True), zip(now.values, context.values, strict=True)
+        return Context(tuple(torch.cat(pair, dim=2) for pair in keys), tuple(torch.cat(pair, dim=2) for pair in values))
+
+    def denoise(self, x: Tensor, modulation: Context) -> Tensor:
+        """Returns the output (B, H, Da) for x under a modulation from `modulate`."""
         h = self.enter(x) + self.positions
-        for layer, keys, values in zip(self.layers, context.keys, context.values, strict=True):
-            h = layer(h, now, keys, values, self.self_mask, self.cross_mask)
+        for layer, keys, values in zip(self.layers, modulation.keys, modulation.values, strict=True):
+            h = layer(h, keys, values, self.self_mask, self.cross_mask)
         return self.leave(self.norm(h))
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, t, self.condition(cond))
+        return self.denoise(x, self.modulate(t, self.condition(cond)))
+
+    def _seen(self, tokens: Tensor) -> Context:
+        pairs = [layer.cross.keys_values(tokens) for layer in self.layers]
+        return Context(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
 
 
 class Layer(nn.Module):
@@ -90,13 +96,9 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self, h: Tensor, now: Tensor, keys: Tensor, values: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None
-    ) -> Tensor:
+    def forward(self, h: Tensor, keys: Tensor, values: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None) -> Tensor:
         inner = self.norm1(h)
         h = h + self.dropout(self.attend(inner, *self.attend.keys_values(inner), self_mask))
-        key, value = self.cross.keys_values(now)
-        keys, values = torch.cat((key, keys), dim=2), torch.cat((value, values), dim=2)
         h = h + self.dropout(self.cross(self.norm2(h), keys, values, cross_mask))
         return h + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm3(h))))))
 

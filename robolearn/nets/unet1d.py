@@ -57,9 +57,13 @@ class UNet1d(nn.Module):
         """Returns what all steps of one plan share: the condition's part of every FiLM (B, 2 * sum of channels)."""
         return self.film_cond(F.mish(cond.flatten(1)))
 
-    def denoise(self, x: Tensor, t: Tensor | None, context: Tensor) -> Tensor:
-        """Returns the output (B, H, Da) for x at time t under a context from `condition`."""
-        film = self._films(context + self.film_step(F.mish(self.step(times(t, x)))))
+    def modulate(self, t: Tensor | None, context: Tensor) -> Tensor:
+        """Returns every FiLM (B, 2 * sum of channels) at time t under a context from `condition`."""
+        return context + self.film_step(F.mish(self.step(times(t, context))))
+
+    def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Returns the output (B, H, Da) for x under a modulation from `modulate`."""
+        film = self._films(modulation)
         h = x.transpose(0, 1).contiguous()
         skips = []
         for i, level in enumerate(self.down):
@@ -78,7 +82,7 @@ class UNet1d(nn.Module):
         return self.leave(self.final(h)).transpose(0, 1)
 
     def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, t, self.condition(cond))
+        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
     def _films(self, film: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         scale, bias = film.chunk(2, dim=-1)

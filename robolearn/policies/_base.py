@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.core import Spec
+from robolearn.nets.at_times import AtTimes
 from robolearn.nets.mlp import MLP
 from robolearn.nets.obs import ObsEncoder
 from robolearn.nets.transformer import Transformer
@@ -176,6 +177,20 @@ class PolicyNet(nn.Module, ABC):
         return 1
 
 
-def guide(conditional: Tensor, unconditional: Tensor | None, guidance: float) -> Tensor:
-    """Returns unconditional + guidance * (conditional - unconditional)."""
-    return conditional if unconditional is None else unconditional + guidance * (conditional - unconditional)
+def guided(
+    denoiser: nn.Module, context: Tensor, times: Sequence[float], guidance: float, unguided: Tensor | None
+) -> Callable[[Tensor, float], Tensor]:
+    """Returns f(x, t), the denoiser's output under `context`: without + guidance * (with - without) where `unguided` is given.
+
+    times: those at which f will be asked; they are prepared together.
+    """
+    conditional = AtTimes(denoiser, context, times)
+    if unguided is None:
+        return conditional
+    without = AtTimes(denoiser, unguided, times)
+
+    def output(x: Tensor, t: float) -> Tensor:
+        free = without(x, t)
+        return free + guidance * (conditional(x, t) - free)
+
+    return output

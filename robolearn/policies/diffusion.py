@@ -15,7 +15,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from robolearn.core import Spec
-from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet, guide
+from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet, guided
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,13 @@ class Net(PolicyNet):
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Denoises from pure noise with the configured scheduler."""
-        with_goal = self.denoiser.condition(context)
-        without = None if unguided is None else self.denoiser.condition(unguided)
         scheduler = self.scheduler
         scheduler.set_timesteps(self.config.steps)
+        times = [float(level) / self.config.train_steps for level in scheduler.timesteps]
+        predict = guided(self.denoiser, context, times, guidance, unguided)
         x = noise[0]
-        for k, level in enumerate(scheduler.timesteps):
-            times = x.new_full((x.shape[0],), float(level) / self.config.train_steps)
-            away = None if without is None else self.denoiser.denoise(x, times, without)
-            predicted = guide(self.denoiser.denoise(x, times, with_goal), away, guidance)
-            x = self._step(scheduler, predicted, level, x, noise, k)
+        for k, (level, t) in enumerate(zip(scheduler.timesteps, times, strict=True)):
+            x = self._step(scheduler, predict(x, t), level, x, noise, k)
         return x.clamp(-1, 1) if self.config.sampler == "dpm_solver" else x
 
     def _step(self, scheduler: Any, predicted: Tensor, level: Tensor, x: Tensor, noise: Tensor, k: int) -> Tensor:

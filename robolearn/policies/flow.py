@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.core import Spec
-from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet, guide
+from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet, guided
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,16 @@ class Net(PolicyNet):
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Integrates dx/dt = v from t = 0 (noise) to t = 1 (action)."""
-        with_goal = self.denoiser.condition(context)
-        without = None if unguided is None else self.denoiser.condition(unguided)
+        c = self.config
+        velocity = guided(self.denoiser, context, evaluations(c.steps, c.sampler), guidance, unguided)
+        return integrate(velocity, noise[0], c.steps, c.sampler)
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            times = x.new_full((x.shape[0],), t)
-            away = None if without is None else self.denoiser.denoise(x, times, without)
-            return guide(self.denoiser.denoise(x, times, with_goal), away, guidance)
 
-        return integrate(velocity, noise[0], self.config.steps, self.config.sampler)
+def evaluations(steps: int, sampler: str) -> list[float]:
+    """Returns the times at which `integrate` asks for the velocity, in order."""
+    asked: list[float] = []
+    integrate(lambda x, t: asked.append(t) or x, torch.zeros(()), steps, sampler)  # type: ignore[func-returns-value]
+    return asked
 
 
 def integrate(velocity: Callable[[Tensor, float], Tensor], x: Tensor, steps: int, sampler: str) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robolearn.errors import ConfigError
+from robolearn.nets.at_times import AtTimes
 from robolearn.nets.cuda_graph import Graphed
 from robolearn.nets.mlp import MLP
 from robolearn.nets.transformer import Transformer
@@ -44,7 +45,19 @@ def test_output_has_the_shape_of_the_chunk(name: str) -> None:
 def test_condition_then_denoise_is_forward(name: str) -> None:
     net = stirred(name)
     x, t, cond = inputs(3)
-    torch.testing.assert_close(net.denoise(x, t, net.condition(cond)), net(x, t, cond), rtol=0, atol=0)
+    torch.testing.assert_close(net.denoise(x, net.modulate(t, net.condition(cond))), net(x, t, cond), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("rows", [1, 3, 200])  # 200: too many to be prepared together
+def test_times_prepared_together_equal_times_one_by_one(name: str, rows: int) -> None:
+    net = stirred(name).eval()
+    x, _, cond = inputs(rows)
+    with torch.no_grad():
+        denoise = AtTimes(net, cond, [0.0, 0.5, 0.9])
+        for t in (0.9, 0.0, 0.25):  # the last one was not announced
+            want = net(x, torch.full((rows,), t), cond)
+            assert float((denoise(x, t) - want).abs().max() / want.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("name", MAKE)
