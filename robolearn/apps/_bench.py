@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
+
+Name = TypeVar("Name", bound=Hashable)
 
 _REFERENCE = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float32)
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], Any]], repeats: int, sync: Callable[[], object] = lambda: None, warm: int = 1
-) -> dict[str, list[float]]:
+    variants: Mapping[Name, Callable[[], Any]], repeats: int, sync: Callable[[], object] = lambda: None, warm: int = 1
+) -> dict[Name, list[float]]:
     """Returns `repeats` times [s] of each variant, one after the other in turn; `warm` rounds before are not counted."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for i in tqdm(range(-warm, repeats), desc="timing " + ", ".join(variants), leave=False, disable=None):
+    times: dict[Name, list[float]] = {name: [] for name in variants}
+    for i in tqdm(range(-warm, repeats), desc="timing " + ", ".join(map(str, variants)), leave=False, disable=None):
         for name, run in variants.items():
             begin = time.perf_counter()
             run()

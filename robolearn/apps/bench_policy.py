@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from robolearn import registry
-from robolearn.apps import _bench
+from robolearn.apps import _bench, _peer_lerobot
 from robolearn.apps._peer_unet import PeerUNet
 from robolearn.apps._report import write_json
 from robolearn.core import ArraySpec, Spec
@@ -26,6 +27,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow-2": ("flow", {"sampler": "euler", "steps": 2}),
 }
 PEER = "conv1d_unet"  # the peers' U-Net, of nn.Conv1d layers
+LEROBOT = "lerobot"  # LeRobot's diffusion policy itself, where it is installed
 PRESETS: dict[str, dict[str, Any]] = {
     "mlp": {},
     "unet1d": {},
@@ -34,12 +36,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+COND = 5 + 9 * 2  # numbers of one observation of PushT: state and keypoints
+
+
 @dataclass(frozen=True)
 class Config:
     """What to time."""
 
     denoisers: tuple[str, ...] = ("mlp", "unet1d", PEER, "transformer")
-    """conv1d_unet is the unet1d as peers build it, of the library's layers."""
+    """conv1d_unet is the unet1d as peers build it, of the library's layers; LeRobot's own stands beside it where installed."""
     repeats: int = 40
     """Interleaved plans of each sampler; at least 5. Of 100 steps a quarter as many."""
     threads: int = 0
@@ -68,26 +73,35 @@ def run(cfg: Config) -> int:
 
 
 def bench(denoiser: str, cfg: Config, device: str) -> list[dict[str, Any]]:
-    """Returns one row for each sampler on one denoiser."""
-    plans = {name: make_plan(denoiser, name, device) for name in SAMPLERS}
-    slow = {"ddpm": plans.pop("ddpm")}
+    """Returns one row for each sampler on one denoiser, LeRobot's beside the peers' U-Net."""
+    policies = {name: make_plan(denoiser, name, device) for name in SAMPLERS}
+    plans: dict[tuple[str, str], Callable[[], Any]] = {(denoiser, name): p.plan for name, p in policies.items()}
+    params = {denoiser: sum(p.numel() for p in policies["ddim"].net.parameters())}
+    if denoiser == PEER and not _peer_lerobot.why_not():
+        c = policies["ddim"].net.config
+        sizes = _peer_lerobot.Sizes(c.horizon, c.n_obs_steps, COND, policies["ddim"].net.action_dim)
+        params[LEROBOT] = sum(p.numel() for p in _peer_lerobot.model(sizes).parameters())
+        for name in ("ddpm", "ddim"):
+            plans[LEROBOT, name] = _peer_lerobot.plan(sizes, name, SAMPLERS[name][1]["steps"], device)
     reference = _bench.reference_per_s()
-    times = _bench.interleaved({n: p.plan for n, p in plans.items()}, max(5, cfg.repeats), warm=3)
-    times |= _bench.interleaved({n: p.plan for n, p in slow.items()}, max(5, cfg.repeats // 4))
+    slow = {key: plan for key, plan in plans.items() if SAMPLERS[key[1]][1]["steps"] >= 100}
+    times = _bench.interleaved({k: p for k, p in plans.items() if k not in slow}, max(5, cfg.repeats), warm=3)
+    times |= _bench.interleaved(slow, max(5, cfg.repeats // 4))
     return [
         {
-            "denoiser": denoiser,
-            "params": sum(p.numel() for p in {**slow, **plans}[name].net.parameters()),
+            "denoiser": who,
+            "params": params[who],
             "sampler": name.split("-")[0],
             "steps": SAMPLERS[name][1]["steps"],
-            "p50_ms": float(np.quantile(times[name], 0.5)) * 1e3,
-            "p95_ms": float(np.quantile(times[name], 0.95)) * 1e3,
-            "plans": len(times[name]),
+            "p50_ms": float(np.quantile(times[who, name], 0.5)) * 1e3,
+            "p95_ms": float(np.quantile(times[who, name], 0.95)) * 1e3,
+            "plans": len(times[who, name]),
             "device": device,
+            "version": _peer_lerobot.version() if who == LEROBOT else None,
             "reference_per_s": reference,
             "load_1min": _bench.machine(0)["load_1min"],
         }
-        for name in SAMPLERS
+        for who, name in plans
     ]
 
 
@@ -102,7 +116,7 @@ def make_plan(denoiser: str, sampler: str, device: str) -> Learned:
     stats = {k: Stats(np.zeros(a.shape), np.ones(a.shape), np.full(a.shape, 0.5), np.ones(a.shape), 1) for k, a in arrays.items()}
     net = module.Net(config, spec)
     if denoiser == PEER:
-        net.denoiser = PeerUNet(spec.action.shape[0], config.horizon, config.n_obs_steps, 5 + 9 * 2)
+        net.denoiser = PeerUNet(spec.action.shape[0], config.horizon, config.n_obs_steps, COND)
     learned = Learned(net, spec, Normalizer.fit(stats, {}), device=device)
     learned.reset(0)
     learned.observe({k: np.zeros(a.shape, np.float32) for k, a in spec.obs.items()}, None)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from robolearn.apps import _bench
+from robolearn.apps import _bench, _peer_lerobot
 from robolearn.apps._peer_unet import PeerUNet
 from robolearn.apps._report import write_json
 from robolearn.nets.mlp import MLP
@@ -27,6 +27,7 @@ from robolearn.training import precision
 DENOISERS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "unet1d": UNet1d, "transformer": Transformer}
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "scaled_dot_product", "_flash_attention")
 PEAK_SIZE = 1024
+LEARN = 20  # steps from the same weights, after which fp32 and the default must have the same loss
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(0)
     sizes = (cfg.action_dim, cfg.horizon, cfg.n_obs_steps, cfg.cond_dim)
     net = Wrapped(DENOISERS[name](*sizes)).to(device)
+    start = {key: value.clone() for key, value in net.state_dict().items()}
     step = make_step(net, cfg, device)
     peer = Wrapped(PeerUNet(*sizes)).to(device) if name == "unet1d" else None
     with FlopCounterMode(display=False) as counter:
@@ -96,15 +98,21 @@ def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
     hopeless = [n for n in names if once[n][0] > precision.HOPELESS * once["fp32"][0]]  # timed once, not repeated
     variants = {n: run for n, run in variants.items() if n not in hopeless}
     others: dict[str, Callable[[], Any]] = {"matmul": lambda: square @ square}
+    no_lerobot = ""
     if peer is not None:
         others["peer"] = partial(make_step(peer, cfg, device), "fp32")
+        no_lerobot = _peer_lerobot.why_not()
+        if not no_lerobot:
+            theirs = _peer_lerobot.Sizes(cfg.horizon, cfg.n_obs_steps, cfg.cond_dim, cfg.action_dim)
+            others["lerobot"] = _peer_lerobot.training_step(theirs, cfg.batch, device)
     times = _bench.interleaved({**variants, **others}, max(5, cfg.repeats), sync)
     times |= {n: once[n] for n in hopeless}
     memory = peak_memory_mb(device)
     ms = {n: statistics.median(values) * 1e3 for n, values in times.items()}
     peak = 2 * PEAK_SIZE**3 / ms.pop("matmul") / 1e6  # [GFLOP/s]
-    peer_ms = ms.pop("peer", None)
+    peer_ms, lerobot_ms = ms.pop("peer", None), ms.pop("lerobot", None)
     default = precision.fastest(ms)
+    losses = {how: learn(net, start, cfg, device, how) for how in ("fp32", default)}
     return {
         "denoiser": name,
         "params": sum(p.numel() for p in net.parameters()),
@@ -116,9 +124,15 @@ def bench(name: str, cfg: Config, device: torch.device) -> dict[str, Any]:
         "compile_why_not": why or None,
         "default_ms": ms[default],
         "default_is": default,
+        "loss_after_steps": LEARN,
+        "eager_fp32_loss": losses["fp32"],
+        "default_loss": losses[default],
         "peer": "the same U-Net of nn.Conv1d layers, eager fp32" if peer else None,
         "peer_params": sum(p.numel() for p in peer.parameters()) if peer else None,
         "peer_ms": peer_ms,
+        "lerobot_ms": lerobot_ms,
+        "lerobot": _peer_lerobot.version() if lerobot_ms else None,
+        "lerobot_why_not": no_lerobot or None,
         "samples_per_s": cfg.batch / ms[default] * 1e3,
         "gflop": gflop,
         "matmul_peak_gflops": peak,
@@ -138,24 +152,35 @@ class Wrapped(nn.Module):
         self.denoiser = denoiser
 
 
-def make_step(net: Wrapped, cfg: Config, device: torch.device) -> Callable[[str], None]:
-    """Returns a function that takes one training step under the precision it is named."""
+def learn(net: Wrapped, start: dict[str, torch.Tensor], cfg: Config, device: torch.device, how: str) -> float:
+    """Returns the loss after `LEARN` steps from the weights `start`; the same data and random numbers for every precision."""
+    net.load_state_dict(start)
+    torch.manual_seed(0)
+    step = make_step(net, cfg, device)
+    for _ in range(LEARN):
+        loss = step(how)
+    return float(loss)
+
+
+def make_step(net: Wrapped, cfg: Config, device: torch.device) -> Callable[[str], torch.Tensor]:
+    """Returns a function that takes one training step under the precision it is named, and returns its loss."""
     x = torch.randn(cfg.batch, cfg.horizon, cfg.action_dim, device=device)
     t, cond = torch.rand(cfg.batch, device=device), torch.randn(cfg.batch, cfg.n_obs_steps, cfg.cond_dim, device=device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
-    def step(name: str) -> None:
+    def step(name: str) -> torch.Tensor:
         with precision.compiled(net, "compile" in name), torch.autocast(device.type, torch.bfloat16, enabled="bf16" in name):
             loss = nn.functional.mse_loss(net.denoiser(x, t, cond), x)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
     return step
 
 
-def time_shares(step: Callable[[], None], device: torch.device) -> dict[str, float]:
+def time_shares(step: Callable[[], object], device: torch.device) -> dict[str, float]:
     """Returns the shares of an eager step spent in matrix products, in the optimiser, and in everything else."""
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]) as recorded:
         step()
@@ -189,10 +214,11 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 def line(row: dict[str, Any]) -> str:
     """Returns the row as one line for people."""
-    shown = ("eager_fp32_ms", "bf16_ms", "compile_ms", "peer_ms")
+    shown = ("eager_fp32_ms", "bf16_ms", "compile_ms", "peer_ms", "lerobot_ms")
     others = ", ".join(f"{k[:-3]} {row[k]:.1f}" for k in shown if row[k] is not None)
     shares = ", ".join(f"{kind.replace('_', ' ')} {share:.0%}" for kind, share in row["time_shares"].items())
     return (
         f"{row['denoiser']:<12} {row['params'] / 1e6:.2f} M  {row['default_ms']:.1f} ms a step ({row['default_is']}; {others}), "
-        f"{row['share_of_peak']:.0%} of {row['matmul_peak_gflops']:.0f} GFLOP/s; {shares}; load {row['load_1min']}"
+        f"{row['share_of_peak']:.0%} of {row['matmul_peak_gflops']:.0f} GFLOP/s; {shares}; loss after {LEARN} steps "
+        f"{row['default_loss']:.4f} (eager fp32 {row['eager_fp32_loss']:.4f}); load {row['load_1min']}"
     )

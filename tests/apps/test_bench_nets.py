@@ -19,6 +19,7 @@ def test_bench_train_writes_one_row_a_denoiser(tmp_path: Path, capsys: pytest.Ca
         assert {"params", "batch", "eager_fp32_ms", "default_ms", "default_is", "share_of_peak", "peak_memory_mb"} <= set(row)
         assert row["default_ms"] <= row["eager_fp32_ms"]
         assert row["default_is"] in ("fp32", "bf16")
+        assert abs(row["default_loss"] / row["eager_fp32_loss"] - 1) < 0.05
         assert abs(sum(row["time_shares"].values()) - 1) < 1e-6
         assert row["reference_per_s"] > 0 and row["compile_ms"] is None
     assert report["meta"]["command"]

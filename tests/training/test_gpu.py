@@ -52,7 +52,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> EpisodeSet:
 
 def make_config(out: Path, name: str, **changes) -> TrainConfig:
     every = dict(warmup=2, log_every=5, val_every=20, save_every=20, tensorboard=False, device=DEVICE, precision="fp32")
-    base = TrainConfig(dataset=DatasetConfig(val_ratio=0.2), policy=POLICIES[name], out=str(out), steps=60, lr=3e-3, batch_size=32)
+    base = TrainConfig(
+        dataset=DatasetConfig(val_ratio=0.2), policy=POLICIES[name], out=str(out), steps=60, lr=3e-3, batch_size=32
+    )
     return dataclasses.replace(base, **every | changes)
 
 
