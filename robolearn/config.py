@@ -211,7 +211,7 @@ def _one_line(panel: str) -> str:
         return f"{found[1]}: want {found[2]} value{'s' * (found[2] != '1')}, got fewer"
     if found := re.search(r"Missing from .*?: (.+)", text):
         return f"missing: {found[1]}"
-    return re.sub(r"^Value error Error parsing (?=\w)", "", text).strip() or "the flags do not fit"
+    return re.sub(r"^Value error Error parsing (?:Config: )?(?=\w)", "", text).strip() or "the flags do not fit"
 
 
 def warn(message: str) -> None:

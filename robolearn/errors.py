@@ -95,8 +95,10 @@ class Halted(RobolearnError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'? (known: a, b, x)", or the list alone where nothing is near."""
+    """Returns "; did you mean 'x'? (known: a, b, x)", the list alone where nothing is near, nothing where there is none."""
     known = list(known)
+    if not known:
+        return ""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"{hint} (known: {', '.join(known) if known else 'none'})"
+    return f"{hint} (known: {', '.join(known)})"
