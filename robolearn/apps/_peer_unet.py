@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from robolearn.nets.denoiser import Denoiser
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
-class PeerUNet(nn.Module):
+class PeerUNet(Denoiser):
     """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da)."""
 
     def __init__(
@@ -53,9 +54,6 @@ class PeerUNet(nn.Module):
             h = torch.cat((h, skips.pop()), dim=1)
             h = grow(level(h, film))
         return self.leave(h).transpose(1, 2)
-
-    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
 
 class _Residual(nn.Module):

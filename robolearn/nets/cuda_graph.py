@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from robolearn.nets.denoiser import Denoiser
 
 WARM = 3  # calls before the capture, in which libraries choose their kernels
 LARGEST = 64  # rows; above, the work outweighs the launches
@@ -21,10 +23,10 @@ class Captured(NamedTuple):
     output: Tensor
 
 
-class Graphed(nn.Module):
+class Graphed(Denoiser):
     """A denoiser whose `denoise` is captured once for each shape; off CUDA and in training it is the denoiser itself."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: Denoiser) -> None:
         super().__init__()
         self.inner = inner
         self.captured: dict[torch.Size, Captured] = {}
@@ -51,9 +53,6 @@ class Graphed(nn.Module):
             kept.copy_(leaf)
         graph.replay()
         return output.clone()
-
-    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
     def _capture(self, leaves: list[Tensor], tree: Any) -> Captured:
         inputs = [leaf.clone() for leaf in leaves]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.denoiser import Denoiser
 from robolearn.nets.dropout import Dropout
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
-class MLP(nn.Module):
+class MLP(Denoiser):
     """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da) through `blocks` residual blocks."""
 
     def __init__(
@@ -50,9 +51,6 @@ class MLP(nn.Module):
         for i, block in enumerate(self.blocks):
             h = block(h, film[2 * i], film[2 * i + 1])
         return self.leave(h).view(-1, *self.shape)
-
-    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
 
 class Block(nn.Module):

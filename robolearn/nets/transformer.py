@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.denoiser import Denoiser
 from robolearn.nets.dropout import Dropout
 from robolearn.nets.embeddings import Sinusoidal, times
 
@@ -19,7 +20,7 @@ class Context(NamedTuple):
     values: tuple[Tensor, ...]
 
 
-class Transformer(nn.Module):
+class Transformer(Denoiser):
     """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da).
 
     Condition tokens: 0 is the time, 1+k is observation k. Action token h sees action tokens h' <= h, the time, and
@@ -74,9 +75,6 @@ class Transformer(nn.Module):
         for layer, keys, values in zip(self.layers, modulation.keys, modulation.values, strict=True):
             h = layer(h, keys, values, self.self_mask, self.cross_mask)
         return self.leave(self.norm(h))
-
-    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
     def _seen(self, tokens: Tensor) -> Context:
         pairs = [layer.cross.keys_values(tokens) for layer in self.layers]

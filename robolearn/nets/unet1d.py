@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 from robolearn.nets.conv import Conv, Grow, Shrink, initial, norm_mish
+from robolearn.nets.denoiser import Denoiser
 from robolearn.nets.embeddings import Sinusoidal, times
 
 
-class UNet1d(nn.Module):
+class UNet1d(Denoiser):
     """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da); H must divide by 2 ** (levels - 1)."""
 
     def __init__(
@@ -80,9 +81,6 @@ class UNet1d(nn.Module):
                 h = block(h, *next(film))
             h = grow(h)
         return self.leave(self.final(h)).transpose(0, 1)
-
-    def forward(self, x: Tensor, t: Tensor | None, cond: Tensor) -> Tensor:
-        return self.denoise(x, self.modulate(t, self.condition(cond)))
 
     def _films(self, film: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         scale, bias = film.chunk(2, dim=-1)

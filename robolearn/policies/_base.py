@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.core import Spec
-from robolearn.nets.at_times import AtTimes
+from robolearn.nets.denoiser import AtTimes, Denoiser
 from robolearn.nets.mlp import MLP
 from robolearn.nets.obs import ObsEncoder
 from robolearn.nets.transformer import Transformer
@@ -146,7 +146,7 @@ class PolicyNet(nn.Module, ABC):
             context = self.with_goal(context, batch.goal, shown)
         return context, state
 
-    def make_denoiser(self) -> nn.Module:
+    def make_denoiser(self) -> Denoiser:
         """Returns the denoiser that the config names: (x, t, cond) -> (batch, horizon, action)."""
         c = self.config
         shape = dict(action_dim=self.action_dim, horizon=c.horizon, n_obs=c.n_obs_steps, cond_dim=self.cond_dim)
@@ -178,7 +178,7 @@ class PolicyNet(nn.Module, ABC):
 
 
 def guided(
-    denoiser: nn.Module, context: Tensor, times: Sequence[float], guidance: float, unguided: Tensor | None
+    denoiser: Denoiser, context: Tensor, times: Sequence[float], guidance: float, unguided: Tensor | None
 ) -> Callable[[Tensor, float], Tensor]:
     """Returns f(x, t), the denoiser's output under `context`: without + guidance * (with - without) where `unguided` is given.
 

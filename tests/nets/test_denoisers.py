@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from robolearn.errors import ConfigError
-from robolearn.nets.at_times import AtTimes
 from robolearn.nets.cuda_graph import Graphed
+from robolearn.nets.denoiser import AtTimes
 from robolearn.nets.mlp import MLP
 from robolearn.nets.transformer import Transformer
 from robolearn.nets.unet1d import UNet1d
