@@ -114,10 +114,10 @@ def make_plan(denoiser: str, sampler: str, device: str) -> Learned:
     config = dataclasses.replace(module.Config(), **{"denoiser": denoiser, **PRESETS[denoiser], **fields})
     arrays = {**spec.obs, "action": spec.action}
     stats = {k: Stats(np.zeros(a.shape), np.ones(a.shape), np.full(a.shape, 0.5), np.ones(a.shape), 1) for k, a in arrays.items()}
-    net = module.Net(config, spec)
-    if denoiser == PEER:
-        net.denoiser = PeerUNet(spec.action.shape[0], config.horizon, config.n_obs_steps, COND)
-    learned = Learned(net, spec, Normalizer.fit(stats, {}), device=device)
+    learned = Learned(module.Net(config, spec), spec, Normalizer.fit(stats, {}), device=device)
+    if denoiser == PEER:  # called operation by operation, as its peers do
+        net = PeerUNet(spec.action.shape[0], config.horizon, config.n_obs_steps, COND)
+        learned.net.denoiser = net.to(device).eval()
     learned.reset(0)
     learned.observe({k: np.zeros(a.shape, np.float32) for k, a in spec.obs.items()}, None)
     return learned

@@ -28,6 +28,7 @@ class Conv(nn.Module):
     `weight` is (kernel, C, C'), nn.Conv1d's permuted by (2, 1, 0).
     """
 
+    edge: Tensor  # (kernel // 2, 1, C) zeros
     spread: Tensor  # (points * tiles, L)
     filters: Tensor  # (points, kernel)
     gather: Tensor  # (L, points * tiles)
@@ -37,6 +38,7 @@ class Conv(nn.Module):
         self.kernel, self.length = kernel, length
         self.weight, _ = initial(kernel, channels_in, channels_out)
         self.has_tiles = length % TILE == 0 and kernel in (3, 5)
+        self.register_buffer("edge", torch.zeros(kernel // 2, 1, channels_in), persistent=False)
         for name, matrix in zip(("spread", "filters", "gather"), tiles(length, kernel) if self.has_tiles else (), strict=False):
             self.register_buffer(name, torch.from_numpy(matrix), persistent=False)
 
@@ -56,11 +58,12 @@ class Conv(nn.Module):
     def unfolded(self, x: Tensor) -> Tensor:
         """Returns the sums as one product over (tap, channel)."""
         length, batch, channels = x.shape
-        padded = F.pad(x, (0, 0, 0, 0, self.kernel // 2, self.kernel // 2))
         if batch == 1:  # the taps of a step lie side by side already
+            padded = torch.cat((self.edge, x, self.edge))
             taps = padded.as_strided((length, 1, self.kernel * channels), (channels, channels, 1))
         else:
-            taps = padded.unfold(0, self.kernel, 1).transpose(2, 3).flatten(2)  # (L, B, kernel * C)
+            edge = self.edge.expand(-1, batch, -1)
+            taps = torch.cat((edge, x, edge)).unfold(0, self.kernel, 1).transpose(2, 3).flatten(2)  # (L, B, kernel * C)
         return taps @ self.weight.flatten(0, 1)
 
 

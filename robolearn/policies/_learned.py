@@ -17,7 +17,7 @@ from torch import Tensor
 from robolearn.core import Ask, Chunk, Obs, Spec
 from robolearn.data.normalize import Normalizer
 from robolearn.errors import BadInput
-from robolearn.nets.cuda_graph import Graphed
+from robolearn.nets.replay import Replayed
 from robolearn.policies._base import PolicyNet
 
 
@@ -35,8 +35,8 @@ class Learned:
 
     def __init__(self, net: PolicyNet, spec: Spec, normalizer: Normalizer, device: str = "cpu", streams: int = 1) -> None:
         self.net, self.spec, self.normalizer, self.device = net.to(device).eval(), spec, normalizer, torch.device(device)
-        if self.device.type == "cuda" and "denoiser" in dict(net.named_children()):
-            net.denoiser = Graphed(net.denoiser)
+        if "denoiser" in dict(net.named_children()):  # what a sampler calls many times
+            net.denoiser = Replayed(net.denoiser)
         self.streams = [_Stream() for _ in range(streams)]
 
     def reset(self, seed: int | None = None) -> None:

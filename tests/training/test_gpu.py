@@ -18,7 +18,7 @@ import torch
 from robolearn import cli
 from robolearn.core import ArraySpec, Ask, Spec
 from robolearn.data.store import EpisodeSet
-from robolearn.nets.cuda_graph import Graphed
+from robolearn.nets.replay import Replayed
 from robolearn.policies import diffusion, flow
 from robolearn.training import checkpoint, precision, trainer
 from robolearn.training.logs import read_metrics
@@ -92,7 +92,7 @@ def test_sampling_on_the_device_goes_through_captured_graphs(dataset, tmp_path):
     first, second = policy.plan(), policy.plan()
     assert np.array_equal(first.actions, second.actions)
     if DEVICE == "cuda":
-        assert isinstance(policy.net.denoiser, Graphed) and len(policy.net.denoiser.captured) == 1
+        assert isinstance(policy.net.denoiser, Replayed) and len(policy.net.denoiser.captured) == 1
 
 
 def test_eval_takes_the_device_flag(tmp_path):
