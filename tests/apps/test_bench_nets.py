@@ -22,6 +22,8 @@ def test_bench_train_writes_one_row_a_denoiser(tmp_path: Path, capsys: pytest.Ca
         assert abs(row["default_loss"] / row["eager_fp32_loss"] - 1) < 0.05
         assert abs(sum(row["time_shares"].values()) - 1) < 1e-6
         assert row["reference_per_s"] > 0 and row["compile_ms"] is None
+    unet = report["rows"][1]
+    assert (unet["lerobot_ms"] is None) == bool(unet["lerobot_why_not"]), "LeRobot is timed, or why not is said"
     assert report["meta"]["command"]
     assert capsys.readouterr().out.count("\n") == 2
 
