@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from robolearn import config
-from robolearn.errors import ConfigError, UnknownName
+from robolearn.apps.record import Config as RecordConfig
+from robolearn.errors import ConfigError, UnknownName, nearest
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,13 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert config.find("train", str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"
     with pytest.raises(ConfigError, match="no such file"):
         config.find("train", str(tmp_path / "yours.yaml"))
+
+
+def test_where_nothing_is_known_no_list_is_shown() -> None:
+    assert nearest("x", []) == ""
+    assert nearest("flwo", ["flow", "bc"]) == "; did you mean 'flow'? (known: flow, bc)"
+
+
+def test_a_config_that_refuses_its_values_is_not_named_by_its_class(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^robolearn record: seed: attempts use the seeds 100000 to"):
+        config.from_flags(RecordConfig, ["pusht", "--out", str(tmp_path), "--seed", "100000"], "robolearn record")
