@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import IntFlag
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -174,13 +175,30 @@ class Spec:
         )
 
 
+SOURCES = ("", "policy", "operator", "recovery", "expert", "replay")
+"""Who an action came from (`Tick.source`); a set stores the place in this list, which therefore only grows."""
+
+
+class Flag(IntFlag):
+    """What `Step.flags` says of one tick; a set stores the number, so values are never reused."""
+
+    ENGAGED = 1  # a dead-man or clutch was held
+    DISENGAGED = 2  # there is one, and it was not held; neither bit: the body has none
+    INTERVENTION = 4  # a person overrode the policy
+    HELD = 8  # no action was there in time: the body held still
+    CLAMPED = 16  # the limits changed the action
+    LATE = 32  # the tick came later than half a period
+    STALE = 64  # an input was older than its limit
+    FRAME_REPEATED = 128  # a camera had no new picture
+
+
 @dataclass(frozen=True)
 class Step:
     """What one tick of a body did.
 
     obs: the observation after the action; filtered: the action, in the policy's space, that the limits left; sent:
-    what went to the motors; t_ns: clocks [ns] (monotonic, wall, sim, dev/<source>); score: the task's progress, if it
-    has one; success: whether the task is solved now; terminated: the episode is over; truncated: it was cut off.
+    what went to the motors; t_ns: when `obs` was captured [ns] (monotonic, wall, sim, dev/<source>); score: the task's
+    progress, if it has one; success: whether the task is solved now; terminated: the episode is over; truncated: it was cut off.
     """
 
     obs: Obs
@@ -263,7 +281,8 @@ class Outcome:
     """How an episode ended.
 
     success: whether the task was solved at any tick; score: the maximum over time (None where the task has none);
-    reason: success, horizon, truncated, alarm:<monitor> or crashed; alarm_step: first alarm, if any.
+    reason: success, horizon, truncated, terminated, interrupted, alarm:<monitor>, stopped:<why a sink ended it>;
+    alarm_step: first alarm, if any.
     """
 
     seed: int | None

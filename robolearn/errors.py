@@ -13,6 +13,7 @@
       Findings                 1   the command worked and found something, or a bar was missed
       TrainingDiverged         1   the loss is not a number any more
       Halted                   3   stopped by an alarm
+      EpisodeStopped           1   a sink cannot take any more: `rollout` ends the episode with this reason
 
 A message says where, what was wanted, what came and what would work, in one line.
 """
@@ -92,6 +93,12 @@ class Halted(RobolearnError):
     """A run was stopped by an alarm."""
 
     exit_code = 3
+
+
+class EpisodeStopped(RobolearnError):
+    """A sink can take no more of this episode (its message says why); `rollout` ends the episode, nothing before it is lost."""
+
+    exit_code = 1
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

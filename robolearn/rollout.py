@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robolearn.core import Ask, Chunk, Env, Monitor, Obs, Outcome, Policy, Sink, Spec, Step, Tick, Verdict
-from robolearn.errors import ArrayMismatch, SpecMismatch
+from robolearn.errors import ArrayMismatch, EpisodeStopped, SpecMismatch
 
 HOLD = "hold"
 
@@ -84,8 +84,8 @@ def rollout(
 
     seed: of body and mind. monitors: asked at every tick before the action moves anything; on the first alarm the body
     gets no further command (HOLD), or `on_alarm(monitor, tick)` is called and says whether to go on. sinks: told every
-    tick, and told the end even when the loop is interrupted. Raises SpecMismatch before anything moves where body and
-    mind do not fit, ArrayMismatch where an action is not finite.
+    tick, and told the end even when the loop is interrupted; one that raises EpisodeStopped ends the episode. Raises
+    SpecMismatch before anything moves where body and mind do not fit, ArrayMismatch where an action is not finite.
     """
     watchers = dict(monitors) if isinstance(monitors, Mapping) else {type(m).__name__: m for m in monitors}
     env.spec.require(policy.spec, who=type(policy).__name__)
@@ -117,11 +117,11 @@ def rollout(
                     break
             step = env.step(asked)
             tick = _tick(episode, obs, asked, step, source, verdicts)
-            for sink in sinks:
-                sink.record(tick)
+            stopped = _record(sinks, tick)
             obs = step.obs
             policy.observe(obs, step.filtered)
             episode.count(step)
+            episode.reason = episode.reason or stopped
     return episode.outcome()
 
 
@@ -139,6 +139,17 @@ def _tick(episode: Episode, obs: Obs, asked: np.ndarray, step: Step | None, sour
     if step is None:  # an alarm before the motors moved: nothing was filtered or sent
         step = Step(obs=obs, filtered=np.full_like(asked, np.nan), sent=np.full_like(asked, np.nan))
     return Tick(episode.steps, obs, asked, step, source, episode.chunk, verdicts)
+
+
+def _record(sinks: Sequence[Sink], tick: Tick) -> str:
+    """Tells every sink of a tick; returns "stopped:WHY" where one can take no more."""
+    stopped = ""
+    for sink in sinks:
+        try:
+            sink.record(tick)
+        except EpisodeStopped as stop:
+            stopped = stopped or f"stopped:{stop}"
+    return stopped
 
 
 def _end(sink: Sink, episode: Episode) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 
+from robolearn.data._files import write_durably
 from robolearn.errors import DatasetError, nearest
 
 ENDS_CHUNK = 4096  # episodes
@@ -44,26 +43,6 @@ class DurableStore(zarr.storage.LocalStore):
         """As `set`, for zarr's synchronous path."""
         self._check_writable()
         write_durably(self.root / key, value.to_bytes())
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` such that a crash at any instant leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def side_by_side(calls: Iterable[Callable[[], object]]) -> None:

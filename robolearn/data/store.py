@@ -10,9 +10,10 @@ An episode exists from the instant in which its end is renamed into place; every
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ import zarr
 
 from robolearn.core import ArraySpec, Spec
 from robolearn.data import _zarr
+from robolearn.data._files import locked
 from robolearn.errors import AlreadyExists, DatasetError, nearest
 
 SCHEMA = 1
@@ -179,12 +181,31 @@ class EpisodeSet:
             rows = np.concatenate([rows, rest])
         return _zarr.decode_text(rows) if array.attrs.get("encoding") == "utf-8" else rows
 
-    def append(self, data: Mapping[str, np.ndarray], **facts: Any) -> int:
+    def set_fact(self, name: str, values: Mapping[int, Any]) -> None:
+        """Writes one fact of some episodes, by index; the others keep theirs, or have none. None: not known."""
+        for index in values:
+            self.span(index)
+        if not self.n_episodes or (name not in self.facts() and all(value is None for value in values.values())):
+            return
+        with self._sole_writer():
+            old = self.episode_field(name)
+            unknown = old is None or old.dtype.kind in "iu"
+            rows = [None] * self.n_episodes if old is None else [None if unknown and v == -1 else v for v in old.tolist()]
+            for index, value in values.items():
+                rows[index] = value
+            self._write_fact(name, rows, 0)
+
+    def append(self, data: Mapping[str, np.ndarray], *, finite: bool = True, **facts: Any) -> int:
         """Adds one episode of equally long arrays with its facts and returns its index; all of it or, after a crash, none.
 
-        The order, each a durable write: rows, shapes of the rows, facts, the ends, the shape of the ends.
+        The order, each a durable write: rows, shapes of the rows, facts, the ends, the shape of the ends. finite=False
+        takes NaN and infinity too (what a sensor really said; `data check` finds them and training refuses them).
         """
-        rows = self._checked(data)
+        rows = self._checked(data, finite)
+        with self._sole_writer():
+            return self._append(rows, facts)
+
+    def _append(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
         start, index = self.n_steps, self.n_episodes
         stop = start + len(rows["action"])
         _zarr.side_by_side(partial(self._write_rows, key, value, start) for key, value in rows.items())
@@ -200,6 +221,12 @@ class EpisodeSet:
 
         The ends are written last, so that a crash adds none of them. Values are taken as they are.
         """
+        with self._sole_writer():
+            self._extend(np.asarray(ends, np.int64), blocks, facts)
+
+    def _extend(
+        self, ends: np.ndarray, blocks: Iterable[tuple[str, int, np.ndarray]], facts: Mapping[str, Sequence[Any]]
+    ) -> None:
         base, index = self.n_steps, self.n_episodes
         total = base + int(ends[-1])
         for array in self._arrays.values():
@@ -208,7 +235,19 @@ class EpisodeSet:
             self.array(key)[base + start : base + start + len(rows)] = rows.astype(self.keys[key].dtype, copy=False)
         for name, values in facts.items():
             self._write_fact(name, values, index)
-        self._commit(np.asarray(ends, np.int64) + base)
+        self._commit(ends + base)
+
+    @contextlib.contextmanager
+    def _sole_writer(self) -> Iterator[None]:
+        """Holds the set's lock; DatasetError where another process has added or taken away episodes since it was opened."""
+        with locked(self.path, "dataset"):
+            now = _zarr.open_group(self.path)["meta/episode_ends"]
+            if now.shape[0] != len(self._ends_on_disk):
+                raise DatasetError(
+                    f"{self.path}: had {len(self._ends_on_disk)} episodes when it was opened for writing, now it has "
+                    f"{now.shape[0]}: another process writes to it too; end one of them and open the set again"
+                )
+            yield
 
     def _commit(self, new_ends: np.ndarray) -> None:
         """Makes the episodes with these ends exist: first the values, then the shape that shows them."""
@@ -218,7 +257,7 @@ class EpisodeSet:
         self.episode_ends = np.concatenate([self.episode_ends, new_ends])
         self._ends_on_disk = self.episode_ends
 
-    def _checked(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _checked(self, data: Mapping[str, np.ndarray], finite: bool) -> dict[str, np.ndarray]:
         """Returns `data` in the stored dtypes; DatasetError names the key that does not fit."""
         where = f"{self.path}: append"
         for key in data:
@@ -234,7 +273,7 @@ class EpisodeSet:
             if value.dtype != np.dtype(want.dtype) and not np.can_cast(value.dtype, want.dtype, "same_kind"):
                 raise DatasetError(f"{where}: {key}: want {want.dtype}, got {value.dtype}")
             rows[key] = value.astype(want.dtype, copy=False)
-            if rows[key].dtype.kind == "f" and not np.isfinite(rows[key]).all():
+            if finite and rows[key].dtype.kind == "f" and not np.isfinite(rows[key]).all():
                 row = int(np.argwhere(~np.isfinite(rows[key]))[0][0])
                 raise DatasetError(f"{where}: {key}: NaN or infinity in row {row} of the episode")
         lengths = {key: len(value) for key, value in rows.items()}
@@ -249,7 +288,8 @@ class EpisodeSet:
     def _write_fact(self, name: str, facts: Sequence[Any], index: int) -> None:
         """Writes the values of one fact for the episodes from `index` on; episodes before it that have none become unknown."""
         values = [_zarr.encode_fact(fact) for fact in facts]
-        array = _zarr.fact_array(self._group["meta"], f"episode_{name}", values[0])
+        like = next((value for value, fact in zip(values, facts, strict=True) if fact is not None), values[0])
+        array = _zarr.fact_array(self._group["meta"], f"episode_{name}", like)
         text = array.dtype == np.uint8
         shape = (max([array.shape[1], *(v.size for v in values)]),) if text else array.shape[1:]
         known = min(array.shape[0], index)

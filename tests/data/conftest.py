@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from robolearn.data import _zarr
+from robolearn.data import _files
 
 
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes fsync do nothing; a crash of the program, which the tests act out, does not depend on it."""
-    monkeypatch.setattr(_zarr.os, "fsync", lambda _: None)
+    monkeypatch.setattr(_files.os, "fsync", lambda _: None)

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from robolearn.core import ArraySpec, Spec
+from robolearn.data._files import built_aside
 from robolearn.data.images import row_blocks
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import AlreadyExists, DatasetError
+from robolearn.errors import DatasetError
+
+__all__ = ["built_aside", "copy_set", "own_attributes", "row_blocks", "zip_folder"]
 
 _OWN = ("schema", "task", "env", "hz", "keys", "spec")
-
-
-@contextmanager
-def built_aside(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a path beside `out` to build at, and renames it to `out` when the block ends without an error."""
-    if out.exists() and not overwrite:
-        raise AlreadyExists(out, "dataset")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        part = Path(folder) / out.name
-        yield part
-        if out.is_dir() and not out.is_symlink():
-            shutil.rmtree(out)
-        part.replace(out)
 
 
 def copy_set(

@@ -1,0 +1,61 @@
+"""One function over many items, in their order: here, in processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from typing import Any, Literal, TypeVar
+
+from robolearn.errors import BadInput, MissingDependency
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Workers = int | Literal["ray"]
+_AHEAD = 2  # items in the making per worker
+
+
+def fan_out(function: Callable[[Item], Result], items: Iterable[Item], workers: Workers = 0) -> Iterator[Result]:
+    """Yields function(item) of every item, in order; a few are in the making at a time, so that memory stays bounded.
+
+    workers: 0 or 1 works here; n > 1 in that many processes; "ray" on the Ray cluster that is at hand, or a local one.
+    `function` and items must be picklable for the latter two; an exception in `function` is raised here.
+    """
+    if workers == "ray":
+        yield from _ray(function, items)
+    elif workers <= 1:
+        if workers < 0:
+            raise BadInput(f"workers: want 0 or more, or ray, got {workers}")
+        yield from map(function, items)
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield from _in_order(lambda item: pool.submit(function, item), lambda task: task.result(), items, workers * _AHEAD)
+
+
+def _ray(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingDependency("ray", "--workers ray", "pip install ray") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        remote = ray.remote(function)
+        ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield from _in_order(remote.remote, ray.get, items, ahead)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _in_order(
+    start: Callable[[Item], Any], finish: Callable[[Any], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    waiting = iter(items)
+    pending = deque(start(item) for item in islice(waiting, ahead))
+    while pending:
+        yield finish(pending.popleft())
+        pending.extend(start(item) for item in islice(waiting, 1))
