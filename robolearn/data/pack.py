@@ -1,0 +1,181 @@
+"""Packs the journal into the set: every saved episode that is not in it yet, in the order of their ids.
+
+Pictures are decoded, streams at their own rates are brought onto the ticks. An append makes an episode exist in the instant
+its end is renamed into place, so that a crash while packing leaves the set as it was, and packing goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.core import ArraySpec, Spec
+from robolearn.data.align import interpolate
+from robolearn.data.journal import Episode, Journal, read_lines
+from robolearn.data.store import EpisodeSet
+from robolearn.errors import DatasetError
+
+CLOCKS = ("t_monotonic", "t_wall", "t_sim")
+
+
+@dataclass
+class Packed:
+    """What was packed (ids), and what could not be, with the reason."""
+
+    packed: list[int] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+def pack(journal: Journal, path: Path) -> Packed:
+    """Appends every saved episode that the set at `path` has not yet, and makes the set where there is none.
+
+    An episode that does not fit the set (other keys, shapes, rate) is refused by name and stays in the journal.
+    """
+    report = Packed()
+    todo = journal.ids()
+    if not todo:
+        return report
+    if not path.exists():
+        first = journal.episode(todo[0])
+        EpisodeSet.create(path, _spec(first), task=first.attrs.get("task", ""), env=first.attrs.get("env", {}), **_options(first))
+    made = EpisodeSet.open(path, writable=True)
+    ids = made.episode_field("id")
+    there = set() if ids is None else set(ids.tolist())
+    labels = {line["id"]: line for line in read_lines(journal.folder / "labels.jsonl") if "id" in line}
+    for number in todo:
+        if number in there:
+            continue
+        episode = journal.episode(number)
+        try:
+            fits(made, episode)
+            made.append(rows_of(episode, made.keys), finite=False, **facts_of(episode, labels.get(number)))
+            report.packed.append(number)
+        except DatasetError as error:
+            report.refused[number] = str(error)
+    return report
+
+
+def keys_of(episode: Episode) -> dict[str, ArraySpec]:
+    """Returns the ArraySpec of every key that the rows of an episode have in a set, "action" and observations included."""
+    spec = _spec(episode)
+    keys: dict[str, ArraySpec] = {}
+    for name in episode.names("rows"):
+        if name.endswith("@frame"):
+            continue
+        values, facts = episode.array(f"rows/{name}"), episode.attributes(f"rows/{name}")
+        known = spec.obs.get(name) or (spec.action if name.startswith("action") else None)
+        same = known is not None and known.shape == values.shape[1:]
+        keys[name] = ArraySpec(
+            values.shape[1:],
+            str(values.dtype),
+            known.names if known and same else (),
+            known.unit if known and same else facts.get("unit", ""),
+            known.frame if known and same else "",
+        )
+    for key in spec.obs:
+        if f"{key}@frame" in episode.names("rows"):
+            keys[key] = spec.obs[key]
+    if "states" in _top(episode):
+        keys["sim_state"] = ArraySpec(episode.array("states").shape[1:], "float64")
+    for name in episode.names("streams"):
+        values = episode.array(f"streams/{name}/values")
+        if values.dtype.kind in "fiub":
+            keys[f"stream_{name.replace('/', '_')}"] = ArraySpec(values.shape[1:], str(values.dtype))
+    return keys
+
+
+def rows_of(episode: Episode, wanted: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
+    """Returns the rows of an episode by the keys of a set: (steps, ...) each."""
+    rows = {key: np.asarray(episode.array(f"rows/{key}")) for key in wanted if f"{key}" in episode.names("rows")}
+    for key in wanted:
+        if key in rows:
+            continue
+        if f"{key}@frame" in episode.names("rows"):
+            rows[key] = frames_of(episode, key)
+        elif key == "sim_state":
+            rows[key] = np.asarray(episode.array("states")[: episode.steps])
+        elif key.startswith("stream_"):
+            rows[key] = _stream(episode, key)
+    return rows
+
+
+def frames_of(episode: Episode, key: str) -> np.ndarray:
+    """Returns the pictures (steps, height, width, 3) uint8 that observation `key` showed at every tick."""
+    which = np.asarray(episode.array(f"rows/{key}@frame"))
+    shape = tuple(episode.attributes(f"cameras/{key}/bytes")["shape"])
+    out = np.empty((len(which), *shape), np.uint8)
+    last, picture = -1, np.zeros(shape, np.uint8)
+    for row, index in enumerate(which):
+        if index != last:
+            picture, last = episode.frame(key, int(index)), index
+        out[row] = picture
+    return out
+
+
+def facts_of(episode: Episode, label: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the facts of an episode as a set keeps them; label: what a person said later."""
+    attrs = episode.attrs
+    said = label or (attrs.get("labels") or [{}])[-1]
+    facts = {
+        "id": episode.id,
+        "uuid": attrs.get("uuid", ""),
+        "seed": attrs.get("seed"),
+        "success": attrs.get("success"),
+        "label": said.get("label", ""),
+        "label_by": said.get("by", ""),
+        "label_time": said.get("time", ""),
+        "operator": attrs.get("operator", ""),
+        "reason": attrs.get("reason", ""),
+        "journal_sha256": episode.sha256,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def fits(dataset: EpisodeSet, episode: Episode) -> None:
+    """Raises DatasetError, naming what differs, unless the episode has the keys, the rate and the task of the set."""
+    where = f"{episode.path.name}"
+    spec = _spec(episode)
+    if dataset.hz and not np.isclose(spec.hz, dataset.hz, rtol=1e-3):
+        raise DatasetError(f"{where}: recorded at {spec.hz:g} Hz, the set {dataset.path} has {dataset.hz:g} Hz")
+    if dataset.task and episode.attrs.get("task", "") not in ("", dataset.task):
+        raise DatasetError(f"{where}: recorded for task {episode.attrs['task']}, the set {dataset.path} is of {dataset.task}")
+    have = keys_of(episode)
+    for key, want in dataset.keys.items():
+        if key not in have:
+            raise DatasetError(f"{where}: has no '{key}', which the set {dataset.path} holds")
+        if have[key].shape != want.shape:
+            raise DatasetError(f"{where}: {key} has shape {have[key].shape}, the set {dataset.path} holds {want.shape}")
+    if more := sorted(set(have) - set(dataset.keys)):
+        raise DatasetError(f"{where}: has '{more[0]}', which the set {dataset.path} does not hold")
+
+
+def _top(episode: Episode) -> set[str]:
+    return {p.name for p in episode.path.iterdir()}
+
+
+def _spec(episode: Episode) -> Spec:
+    return Spec.from_json(episode.attrs["spec"])
+
+
+def _options(episode: Episode) -> dict[str, Any]:
+    spec = _spec(episode)
+    extra = {key: array for key, array in keys_of(episode).items() if key not in spec.obs and key != "action"}
+    return {
+        "extra": extra,
+        "meta": {**episode.attrs.get("meta", {}), "recorded": True},
+    }
+
+
+def _stream(episode: Episode, key: str) -> np.ndarray:
+    """Returns a stream of its own rate at the ticks of the episode."""
+    name = next(n for n in episode.names("streams") if f"stream_{n.replace('/', '_')}" == key)
+    times, values = episode.array(f"streams/{name}/t"), episode.array(f"streams/{name}/values")
+    keep = np.diff(times, prepend=times[0] - 1) > 0
+    latency_s = float(episode.attrs.get("latency_s", {}).get(name, 0.0))
+    return interpolate(
+        np.asarray(times)[keep], np.asarray(values)[keep], np.asarray(episode.array("rows/t_monotonic")), latency_s
+    )
