@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Link:
-    """A running `robolearn.data._writer` on the journal `folder`; failed: why it can take no more of this episode, "" if it can."""
+    """A running `robolearn.data._writer` on the journal `folder`; failed: why this episode can take no more ("": it can)."""
 
     def __init__(self, folder: Path, buffer_mib: int, options: dict[str, Any]) -> None:
         self.folder, self.failed = folder, ""

@@ -67,27 +67,23 @@ def slots(t_s: np.ndarray, start_s: float, period_s: float, count: int) -> np.nd
     return np.where(empty, np.maximum(found - 1, 0), found)
 
 
-def latency(
-    t_ns: np.ndarray,
-    asked: np.ndarray,
-    t_measured_ns: np.ndarray,
-    measured: np.ndarray,
-    most_s: float = 0.5,
-    rate_hz: float = 1000.0,
-) -> tuple[float, float]:
-    """Returns (delay [s], correlation) by which `measured` (m,) follows `asked` (n,): the peak of their cross-correlation.
+Signal = tuple[np.ndarray, np.ndarray]  # times [ns] (n,), values (n,)
+
+
+def latency(asked: Signal, measured: Signal, most_s: float = 0.5, rate_hz: float = 1000.0) -> tuple[float, float]:
+    """Returns (delay [s], correlation) by which `measured` follows `asked`: the peak of their cross-correlation.
 
     Both are brought onto one grid of `rate_hz` over the time they share and scaled by the joint range; delays from 0 to
     most_s are tried, the peak is refined by a parabola.
     """
-    start, stop = max(t_ns[0], t_measured_ns[0]), min(t_ns[-1], t_measured_ns[-1])
+    start, stop = max(asked[0][0], measured[0][0]), min(asked[0][-1], measured[0][-1])
     steps = int((stop - start) * 1e-9 * rate_hz)
     most = int(most_s * rate_hz)
     if steps <= 2 * most:
         raise ArrayMismatch(f"latency: want signals that overlap for more than {2 * most_s:g} s, got {steps / rate_hz:g} s")
     grid = start + (np.arange(steps) * (1e9 / rate_hz)).astype(np.int64)
-    a = interpolate(t_ns, np.asarray(asked, np.float64), grid)
-    b = interpolate(t_measured_ns, np.asarray(measured, np.float64), grid)
+    a = interpolate(asked[0], np.asarray(asked[1], np.float64), grid)
+    b = interpolate(measured[0], np.asarray(measured[1], np.float64), grid)
     a, b = a - a.mean(), b - b.mean()
     scores = np.array([_correlation(a[: steps - lag], b[lag:]) for lag in range(most + 1)])
     best = int(np.argmax(scores))

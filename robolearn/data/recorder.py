@@ -148,8 +148,8 @@ class EpisodeWriter:
             self._count_frame(name, t_ns)
         else:
             at = f"streams/{name}"
-            values = (f"{at}/values", {}, array)
-            self._offer([values, (f"{at}/t", {"unit": "ns"}, np.array(t_ns, np.int64))], at_tick=False)
+            pieces: list[Piece] = [(f"{at}/values", {}, array), (f"{at}/t", {"unit": "ns"}, np.array(t_ns, np.int64))]
+            self._offer(pieces, at_tick=False)
 
     def label(self, label: str, by: str) -> None:
         """Labels the running episode (success, failure, ...); by: who says so. The last word counts, all are kept."""
