@@ -1,7 +1,8 @@
-"""Record episodes of a task into a dataset, driven by its scripted expert; the successes are kept."""
+"""Record episodes of a task into a dataset, driven by its scripted expert: successes fast, or everything live (--live)."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -14,9 +15,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from robolearn.apps._live import record_live
 from robolearn.apps._report import write_json
 from robolearn.apps._trials import HOPELESS, Attempts, Trial, in_order
 from robolearn.core import ArraySpec, Outcome, SimEnv, Spec, Tick
+from robolearn.data._codec import Codec, CodecName
+from robolearn.data.journal import Journal, folder_of
+from robolearn.data.recorder import Recording
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, DatasetError, Findings
 from robolearn.rollout import rollout
@@ -37,6 +42,10 @@ class Config(Attempts):
     """What the body is told; empty: the task's own."""
     image_size: int = 0
     """Of the pictures [px]; 0: the task's own."""
+    live: bool = False
+    """At the body's own pace through the recorder, as an arm would be: real clocks, crash-safe, failures kept and labelled."""
+    codec: CodecName = "jpeg"
+    """Of the pictures, with --live: jpeg (quality 95), or png or jxl, which lose nothing."""
 
     @property
     def env(self) -> dict[str, Any]:
@@ -48,6 +57,8 @@ class Config(Attempts):
 def run(cfg: Config) -> int:
     """Records until `episodes` successes are kept and prints the yield and the reasons of the failures."""
     _base.configure(cfg.task, cfg.env)  # before anything is written
+    if cfg.live:
+        return live(cfg)
     job = Drives(cfg.task, cfg.env)
     started = time.monotonic()
     done = open_or_create(cfg)
@@ -70,6 +81,32 @@ def run(cfg: Config) -> int:
     tell(cfg, done, attempts, reasons, time.monotonic() - started)
     if done.n_episodes < cfg.episodes:
         raise Findings(f"{cfg.out}: {done.n_episodes} of {cfg.episodes} episodes after {attempts} attempts")
+    return 0
+
+
+def live(cfg: Config) -> int:
+    """Records `episodes` episodes in real time and prints how each one ended."""
+    journal = folder_of(cfg.out)
+    if cfg.overwrite:
+        for old in (cfg.out, journal):
+            shutil.rmtree(old, ignore_errors=True)
+    elif not cfg.resume and (cfg.out.exists() or journal.exists()):
+        raise AlreadyExists(cfg.out if cfg.out.exists() else journal, "recording", resume=True)
+    begun = Journal(journal).next_id() if journal.exists() else 0
+    seeds = range(cfg.seed + begun, cfg.seed + cfg.episodes)
+    outcomes: list[Outcome] = []
+    with tqdm(total=cfg.episodes, initial=begun, desc=f"record {cfg.task}", disable=not sys.stderr.isatty()) as bar:
+
+        def told(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            bar.update()
+            bar.write(f"seed {outcome.seed}: {outcome.reason} after {outcome.steps} steps")
+
+        facts = {"task": cfg.task, "env": cfg.env, "device": f"scripted {cfg.driver}", "operator": cfg.driver}
+        done = record_live(cfg.out, _base.make(cfg.task, cfg.env), facts, seeds, told, Recording(codec=Codec(cfg.codec)))
+    print(f"{cfg.out}: {done.n_episodes} episodes, {done.n_steps} steps; journal: {journal}")
+    good = sum(bool(outcome.success) for outcome in outcomes)
+    write_json(cfg.json, {"task": cfg.task, "episodes": len(outcomes), "successes": good, "steps": done.n_steps}, cfg.seed)
     return 0
 
 
