@@ -6,14 +6,18 @@ its end is renamed into place, so that a crash while packing leaves the set as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robolearn.core import ArraySpec, Spec
+from robolearn.data._codec import decode
 from robolearn.data.align import interpolate
 from robolearn.data.journal import Episode, Journal, read_lines
 from robolearn.data.store import EpisodeSet
@@ -52,7 +56,8 @@ def pack(journal: Journal, path: Path) -> Packed:
         episode = journal.episode(number)
         try:
             fits(made, episode)
-            made.append(rows_of(episode, made.keys), finite=False, **facts_of(episode, labels.get(number)))
+            facts = {name: [fact] for name, fact in facts_of(episode, labels.get(number)).items()}
+            made.extend([episode.steps], row_blocks_of(episode, made), **facts)
             report.packed.append(number)
         except DatasetError as error:
             report.refused[number] = str(error)
@@ -88,31 +93,37 @@ def keys_of(episode: Episode) -> dict[str, ArraySpec]:
     return keys
 
 
-def rows_of(episode: Episode, wanted: Mapping[str, ArraySpec]) -> dict[str, np.ndarray]:
-    """Returns the rows of an episode by the keys of a set: (steps, ...) each."""
-    rows = {key: np.asarray(episode.array(f"rows/{key}")) for key in wanted if f"{key}" in episode.names("rows")}
-    for key in wanted:
-        if key in rows:
-            continue
-        if f"{key}@frame" in episode.names("rows"):
-            rows[key] = frames_of(episode, key)
+def row_blocks_of(episode: Episode, made: EpisodeSet) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yields (key, first row, rows) of an episode, pictures a file of the set at a time: it may be longer than memory."""
+    names = episode.names("rows")
+    for key in made.keys:
+        if key in names:
+            yield key, 0, np.asarray(episode.array(f"rows/{key}"))
         elif key == "sim_state":
-            rows[key] = np.asarray(episode.array("states")[: episode.steps])
+            yield key, 0, np.asarray(episode.array("states")[: episode.steps])
         elif key.startswith("stream_"):
-            rows[key] = _stream(episode, key)
-    return rows
+            yield key, 0, _stream(episode, key)
+        else:
+            array, base = made.array(key), made.n_steps
+            step = array.shards[0] if array.shards else max(array.chunks[0], 128)
+            edges = [0, *range(step - base % step, episode.steps, step), episode.steps]
+            for start, stop in pairwise(edges):
+                yield key, start, frames_of(episode, key, start, stop)
 
 
-def frames_of(episode: Episode, key: str) -> np.ndarray:
-    """Returns the pictures (steps, height, width, 3) uint8 that observation `key` showed at every tick."""
-    which = np.asarray(episode.array(f"rows/{key}@frame"))
-    shape = tuple(episode.attributes(f"cameras/{key}/bytes")["shape"])
-    out = np.empty((len(which), *shape), np.uint8)
-    last, picture = -1, np.zeros(shape, np.uint8)
-    for row, index in enumerate(which):
-        if index != last:
-            picture, last = episode.frame(key, int(index)), index
-        out[row] = picture
+def frames_of(episode: Episode, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Returns the pictures (n, height, width, 3) uint8 that observation `key` showed at ticks [start, stop), by default all."""
+    which = np.asarray(episode.array(f"rows/{key}@frame")[start:stop])
+    stored, ends = episode.array(f"cameras/{key}/bytes"), np.asarray(episode.array(f"cameras/{key}/ends"))
+    facts = episode.attributes(f"cameras/{key}/bytes")
+    starts = np.concatenate([[0], ends[:-1]])
+    out = np.empty((len(which), *facts["shape"]), np.uint8)
+
+    def fill(index: int) -> None:
+        out[which == index] = decode(stored[starts[index] : ends[index]], facts["codec"])
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # OpenCV lets go of the interpreter while it decodes
+        list(pool.map(fill, np.unique(which).tolist()))
     return out
 
 
