@@ -13,7 +13,7 @@ from robolearn.core import Spec
 from robolearn.data.journal import Journal
 from robolearn.data.store import EpisodeSet
 from robolearn.policies import flow
-from robolearn.training import trainer
+from robolearn.training import checkpoint, trainer
 from robolearn.training.settings import DatasetConfig, TrainConfig
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -39,7 +39,7 @@ def trains(dataset: EpisodeSet, keys: tuple[str, ...], out: Path) -> None:
     spec = dataset.spec
     assert spec is not None
     trainer.train(cfg, dataset, Spec(spec.select(keys).obs, spec.action, spec.hz))
-    assert (out / "last" / "weights.safetensors").is_file()
+    assert (checkpoint.resolve(out) / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", SETS)
