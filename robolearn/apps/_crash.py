@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.core import ArraySpec, Outcome, Spec, Step, Tick
+from robolearn.core import ArraySpec, Obs, Outcome, Spec, Step, Tick
 
 STEPS, SIZE, HZ = 100, 64, 20.0
 CAMERAS = ("front", "wrist")
@@ -31,7 +31,8 @@ def ticks(episode: int) -> list[Tick]:
     made = []
     for k in range(STEPS):
         joints = np.full(7, episode + k / STEPS, np.float32)
-        obs = {"joints": joints, **{c: ((ground + 3 * k + 40 * i) % 256).astype(np.uint8) for i, c in enumerate(CAMERAS)}}
+        obs: Obs = {c: ((ground + 3 * k + 40 * i) % 256).astype(np.uint8) for i, c in enumerate(CAMERAS)}
+        obs["joints"] = joints
         step = Step(obs=obs, filtered=joints, sent=joints, success=k == STEPS - 1)
         made.append(Tick(k, obs, joints, step, "operator", None))
     return made

@@ -100,7 +100,7 @@ def kill_ours(folder: Path, aim: str | None, rng: random.Random) -> dict[str, An
         text=True,
         check=False,
     )
-    found = json.loads(done.stdout) if done.returncode == 0 else {"bad": [[-1, done.stderr[-300:]]], "packed": 0}
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"bad": [[-1, done.stderr[-300:]]], "packed": 0}
     journal = Journal(folder / "set.episodes")
     missing = [n for n, _ in lines if not journal.path(n).is_dir()]
     journal.recover()

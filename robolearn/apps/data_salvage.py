@@ -38,7 +38,8 @@ def run(cfg: Config) -> int:
                 print(f"episode {number}: {steps} complete steps would be kept")
             write_json(cfg.json, {"salvageable": journal.crashed()})
             return 0
-        journal.recover()
+        for note in journal.recover():
+            print(note)
         left = journal.crashed()
         done = {number: journal.salvage(number).steps for number, steps in left.items() if steps}
         packed = pack(journal, cfg.path)

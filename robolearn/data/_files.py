@@ -121,10 +121,10 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, wait_s: float = 10.0) -> Iterator[None]:
+def locked(path: Path, what: str, wait_s: float = 10.0) -> Iterator[int]:
     """Holds the lock file of `path` (`.NAME.lock` beside it); DatasetError names its holder where that does not let go.
 
-    The system lets go of the lock when its holder dies, however it dies.
+    Gives the descriptor of the lock: the system lets go of it when every process that has it is gone, however they went.
     """
     file = path.parent / f".{path.name}.lock"
     try:
@@ -144,6 +144,6 @@ def locked(path: Path, what: str, wait_s: float = 10.0) -> Iterator[None]:
                 time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -26,14 +26,14 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 class Link:
     """A running `robolearn.data._writer` on the journal `folder`; failed: why this episode can take no more ("": it can)."""
 
-    def __init__(self, folder: Path, buffer_mib: int, options: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, buffer_mib: int, options: dict[str, Any], lock: int) -> None:
         self.folder, self.failed = folder, ""
         memory = new_memory(buffer_mib << 20)
         inner, self._pipe = os.pipe()
         command = [sys.executable, "-m", "robolearn.data._writer", json.dumps({**options, "memory": memory, "pipe": inner})]
         paths = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, pass_fds=(memory, inner), env={**os.environ, "PYTHONPATH": paths}
+            command, stdout=subprocess.PIPE, pass_fds=(memory, inner, lock), env={**os.environ, "PYTHONPATH": paths}
         )
         os.close(inner)
         self._ring = Sender(memory, self._pipe)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from robolearn.errors import DatasetError
 
 LAYOUT = "layout.jsonl"
 _Attributes = Mapping[str, Any]
+_NONE: _Attributes = MappingProxyType({})
 
 
 class Stage:
@@ -33,6 +35,7 @@ class Stage:
         folder.mkdir(parents=True)
         sync_folder(folder.parent)
         self._arrays: dict[str, _Growing] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
         self._ends: dict[str, int] = {}
         self._counts: dict[str, int] = {}
 
@@ -42,12 +45,13 @@ class Stage:
         counts = [array.rows for name, array in self._arrays.items() if name.startswith("rows/")]
         return min(counts, default=0)
 
-    def append(self, name: str, value: np.ndarray, attributes: _Attributes = {}) -> None:  # noqa: B006
+    def append(self, name: str, value: np.ndarray, attributes: _Attributes = _NONE) -> None:
         """Adds one row to array `name`; DatasetError where its shape or dtype is not that of the rows before."""
         array = self._arrays.get(name)
         if array is None:
             array = self._arrays[name] = _Growing(self.folder / name, value.shape, value.dtype)
-            line = {"array": name, "shape": list(value.shape), "dtype": str(value.dtype), "attributes": dict(attributes)}
+            self._facts[name] = dict(attributes)
+            line = {"array": name, "shape": list(value.shape), "dtype": str(value.dtype), "attributes": self._facts[name]}
             append_durably(self.folder / LAYOUT, json.dumps(line))
         array.append(value, name)
 
@@ -60,6 +64,9 @@ class Stage:
         """Adds one picture that is bytes already; facts: codec, shape, lossless."""
         count, end = self._counts.get(camera, 0), self._ends.get(camera, 0) + len(raw)
         at = f"cameras/{camera}"
+        first = self._facts.get(f"{at}/bytes", facts)["shape"]
+        if first != facts["shape"]:
+            raise DatasetError(f"{at}: want pictures of {tuple(first)} as before, got one of {tuple(facts['shape'])}")
         self._bytes(f"{at}/bytes", raw, facts)
         self.append(f"{at}/ends", np.array(end, np.int64))
         self.append(f"{at}/t", np.array(t_ns, np.int64), {"unit": "ns"})
@@ -87,7 +94,7 @@ class Stage:
         for name, array in self._arrays.items():
             array.flush(durable=True)
             array.close()
-            description = _describe(array.rows, array.shape, array.dtype, self._facts(name))
+            description = _describe(array.rows, array.shape, array.dtype, self._facts[name])
             write_durably(array.folder / "zarr.json", description)
             hashes[f"{name}/zarr.json"] = hashlib.sha256(description).hexdigest()
             hashes[f"{name}/{array.file.name}"] = array.sha256
@@ -101,13 +108,6 @@ class Stage:
         root = _group({**attributes, "sha256": hashes})
         write_durably(self.folder / "zarr.json", root)
         return hashlib.sha256(root).hexdigest()
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        for line in (self.folder / LAYOUT).read_text().splitlines():
-            values = json.loads(line)
-            if values["array"] == name:
-                return dict(values["attributes"])
-        return {}
 
     def abandon(self) -> None:
         """Closes the files and leaves them as they are."""

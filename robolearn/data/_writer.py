@@ -21,7 +21,6 @@ from robolearn.data._codec import Codec
 from robolearn.data._ring import Receiver
 from robolearn.data._stage import Stage
 from robolearn.data.journal import Journal
-from robolearn.data.pack import pack
 from robolearn.errors import RobolearnError
 
 SYNC_S = 5.0  # how much of a running episode a power cut may take
@@ -124,6 +123,8 @@ class Writer:
 
     def pack(self) -> None:
         """Brings the set up to date with the journal."""
+        from robolearn.data.pack import pack  # brings zarr along, which an episode does not need to be saved
+
         self.trace.phase("pack")
         try:
             report = pack(self.journal, self.set_path)

@@ -93,9 +93,12 @@ class Journal:
         indexed = {line["id"] for line in self.index()}
         for episode in self.ids():
             if episode not in indexed:
-                entry = self.episode(episode)
-                entry.verify()
-                self._note(Saved(episode, entry.sha256, entry.steps))
+                try:
+                    entry = self.episode(episode)
+                    entry.verify()
+                    self._note(Saved(episode, entry.sha256, entry.steps))
+                except DatasetError as error:
+                    said.append(f"left as it is: {error}")
         sync_folder(self.folder / CRASHED)
         sync_folder(self.folder / STAGING)
         return said

@@ -53,8 +53,9 @@ def pack(journal: Journal, path: Path) -> Packed:
     for number in todo:
         if number in there:
             continue
-        episode = journal.episode(number)
         try:
+            episode = journal.episode(number)
+            episode.verify()
             fits(made, episode)
             facts = {name: [fact] for name, fact in facts_of(episode, labels.get(number)).items()}
             made.extend([episode.steps], row_blocks_of(episode, made), **facts)

@@ -14,6 +14,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,14 +72,17 @@ class EpisodeWriter:
         self._facts, self._state, self._clock = dict(facts or {}), state, clock
         how.codec.encoder()  # a missing library is said here, not in the other process
         self.journal = Journal(folder_of(self.path))
-        self._lock = locked(self.journal.folder, "journal", wait_s=0.0)
-        self._lock.__enter__()
         self.saved: list[Saved] = []
         self._open = False
-        options = {"set": os.fspath(self.path.absolute()), "journal": os.fspath(self.journal.folder.absolute())}
-        self._link = Link(self.journal.folder, how.buffer_mib, {**options, "codec": asdict(how.codec), "pack": how.pack})
-        for note in self._link.wait_for({"ready"}, 60.0).get("notes", ()):
-            config.warn(f"robolearn: {self.journal.folder}: {note}")
+        options: dict[str, Any] = {"set": os.fspath(self.path.absolute()), "journal": os.fspath(self.journal.folder.absolute())}
+        options |= {"codec": asdict(how.codec), "pack": how.pack}
+        with ExitStack() as stack:
+            # The recorder's process has the lock too: it may live on for a while when this one is killed.
+            lock = stack.enter_context(locked(self.journal.folder, "journal", wait_s=2.0))
+            self._link = Link(self.journal.folder, how.buffer_mib, options, lock)
+            for note in self._link.wait_for({"ready"}, 60.0).get("notes", ()):
+                config.warn(f"robolearn: {self.journal.folder}: {note}")
+            self._held = stack.pop_all()
 
     def begin(self, spec: Spec, meta: Mapping[str, Any]) -> None:
         """Begins an episode; DatasetError where the disk is nearly full or the recorder is gone."""
@@ -198,7 +202,7 @@ class EpisodeWriter:
         try:
             self._link.close(self.how.save_s)
         finally:
-            self._lock.__exit__(None, None, None)
+            self._held.close()
 
     def __enter__(self) -> EpisodeWriter:
         return self

@@ -253,7 +253,7 @@ def test_a_killed_recorder_stops_the_episode_and_what_it_wrote_is_salvaged(
             obs = arm.observe()
         recorder.end(Outcome(1, 400, False, None, "stopped"))
     assert "recorder's process is gone" in reason
-    recorder._lock.__exit__(None, None, None)
+    recorder._held.close()
 
     with EpisodeWriter(tmp_path / "a.zarr", {"task": "t"}, Recording(pack="each"), clock=arm.clock) as again:
         assert "recording was cut off after" in capsys.readouterr().err
