@@ -100,7 +100,7 @@ class EpisodeWriter:
         self._counts: dict[str, int] = {}
         self._layouts: dict[Any, bytes] = {}
         self._times = {f"t_{name}": value for name, value in now.items()}
-        self._started = now["monotonic"]
+        self._due = now["monotonic"]  # when the next row should be taken
         about = {
             "uuid": uuid.uuid4().hex,
             "spec": spec.to_json(),
@@ -220,8 +220,9 @@ class EpisodeWriter:
         times = {name: self._times.get(name, value - period) for name, value in following.items()}
         pieces: list[Piece] = [(f"rows/{name}", {"unit": "ns"}, np.array(value, np.int64)) for name, value in times.items()]
         if "t_monotonic" in given:
-            late_ms = (times["t_monotonic"] - self._started - self._rows * period) * 1e-6
-            pieces.append(("rows/late_ms", {"unit": "ms"}, np.array(late_ms, np.float32)))
+            late = times["t_monotonic"] - self._due
+            self._due += period * (1 + max(0, late) // period)  # a tick that was missed is not made up for
+            pieces.append(("rows/late_ms", {"unit": "ms"}, np.array(late * 1e-6, np.float32)))
         self._times = following
         return pieces
 

@@ -420,3 +420,16 @@ def test_nothing_that_a_sensor_said_is_refused_while_recording(tmp_path: Path) -
     with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="each"), clock=arm.clock) as recorder:
         record(recorder, arm)
     assert np.isnan(EpisodeSet.open(tmp_path / "a.zarr").read("joints")).all()
+
+
+def test_a_tick_that_came_late_is_late_once_and_the_ones_after_it_are_on_time(tmp_path: Path, arm: Arm) -> None:
+    plain = arm.step
+
+    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
+        arm.clock.monotonic += 2 * PERIOD if arm.k == 4 else 0
+        return plain(action)
+
+    arm.step = step  # type: ignore[method-assign]
+    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="each"), clock=arm.clock) as recorder:
+        record(recorder, arm, steps=10)
+    assert EpisodeSet.open(tmp_path / "a.zarr").read("late_ms").tolist() == [0] * 5 + [100] + [0] * 4
