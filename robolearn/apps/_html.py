@@ -14,6 +14,10 @@ _STYLE = Path(__file__).with_name("_report.css")
 W, H, LEFT, BOTTOM = 360, 190, 40, 30  # [px] of the charts
 
 
+class Raw(str):
+    """Text of a table cell that is HTML already."""
+
+
 def page(title: str, subtitle: str, parts: Sequence[str]) -> str:
     """Returns a complete HTML document."""
     return (
@@ -39,10 +43,12 @@ def figure(value: str, note: str) -> str:
     return f'<div class="big">{html.escape(value)}</div><div class="note">{html.escape(note)}</div>'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a scrolling table; a cell that is True or False becomes yes or no in colour."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], tall: bool = False) -> str:
+    """Returns a table, scrolling unless `tall`; a cell that is True or False becomes yes or no in colour, Raw stays HTML."""
 
     def cell(value: Any) -> str:
+        if isinstance(value, Raw):
+            return f"<td>{value}</td>"
         if isinstance(value, (bool, np.bool_)):
             return f'<td class="{"good" if value else "bad"}">{"yes" if value else "no"}</td>'
         return f"<td>{f'{value:.3f}' if isinstance(value, float) else html.escape(str(value))}</td>"
@@ -51,7 +57,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return '<p class="note">none</p>'
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="{"wide" if tall else "scroll"}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def facts(values: Mapping[str, Any]) -> str:
@@ -99,6 +105,53 @@ def histogram(values: Sequence[float], bins: int = 20) -> str:
     )
     axis = _axis_x((0, 0.25, 0.5, 0.75, 1), (0, 1), H, lambda v: f"{v:g}") + f'<text x="4" y="{_y(1) + 4}">{peak}</text>'
     return f'<svg viewBox="0 0 {W} {H}" role="img">{axis}{bars}</svg>'
+
+
+def distribution(values: np.ndarray, bins: int = 24) -> str:
+    """Returns how often values of any range occur, with their median marked."""
+    low, high = float(np.min(values)), float(np.max(values))
+    counts, edges = np.histogram(values, bins=bins, range=(low, high if high > low else low + 1))
+    peak, width = max(1, int(counts.max())), (_x(1) - _x(0)) / bins
+    bars = "".join(
+        f'<rect x="{_x(0) + i * width + 1:.1f}" width="{width - 2:.1f}" y="{_y(n / peak):.1f}" '
+        f'height="{max(1.5, H - BOTTOM - _y(n / peak)):.1f}" fill="var(--a)" rx="2">'
+        f"<title>{n} of {edges[i]:.4g} to {edges[i + 1]:.4g}</title></rect>"
+        for i, n in enumerate(counts)
+        if n
+    )
+    middle = float(np.median(values))
+    at = _x((middle - edges[0]) / (edges[-1] - edges[0]))
+    line = (
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{H - BOTTOM}" stroke="var(--b)" stroke-width="2" stroke-dasharray="4"/>'
+        f'<text x="{min(at + 6, _x(1) - 90):.1f}" y="10">median {middle:.3g}</text>'
+    )
+    axis = _axis_x(np.linspace(edges[0], edges[-1], 4), (edges[0], edges[-1]), H, lambda v: f"{v:.3g}")
+    return f'<svg viewBox="0 0 {W} {H}" role="img">{axis}{bars}{line}<text x="4" y="{_y(1) + 4:.0f}">{peak}</text></svg>'
+
+
+def sparkline(values: Sequence[float], spans: Sequence[tuple[float, float, str]], width: int = 220, height: int = 44) -> str:
+    """Returns a small curve; spans: (from, to, name) in shares of its length, drawn as bars below it."""
+    peak = max([*values, 1e-9])
+    step = width / max(1, len(values) - 1)
+    path = " ".join(f"{i * step:.1f},{2 + (height - 4) * (1 - v / peak):.1f}" for i, v in enumerate(values))
+    bars = "".join(
+        f'<rect x="{min(a * width, width - 4):.1f}" width="{max(4.0, (b - a) * width):.1f}" y="{height + 3 + 6 * i}" height="4" '
+        'fill="var(--b)" rx="1">'
+        f"<title>{html.escape(name)}</title></rect>"
+        for i, (a, b, name) in enumerate(spans[:6])
+    )
+    total = height + 4 + 6 * max(1, min(6, len(spans)))
+    return (
+        f'<svg class="spark" viewBox="0 0 {width} {total}" style="width:{width}px" role="img">'
+        f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="var(--line)"/>'
+        f'<polyline points="{path}" fill="none" stroke="var(--a)" stroke-width="1.2"/>{bars}</svg>'
+    )
+
+
+def jpeg(data: bytes, words: str, size: tuple[int, int]) -> str:
+    """Returns a picture inside the page; words: what it shows; size: (width, height) [px]."""
+    code = base64.b64encode(data).decode()
+    return f'<img alt="{html.escape(words)}" width="{size[0]}" height="{size[1]}" src="data:image/jpeg;base64,{code}">'
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:

@@ -31,13 +31,14 @@ def run(cfg: Config) -> int:
     folder = folder_of(cfg.path)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no journal for {cfg.path}")
+    if cfg.dry_run:
+        found = Journal(folder, make=False).leftovers()
+        for number, steps in found.items():
+            print(f"episode {number}: {steps} complete steps would be kept")
+        write_json(cfg.json, {"salvageable": found})
+        return 0
     journal = Journal(folder)
     with locked(folder, "journal", wait_s=0.0):
-        if cfg.dry_run:
-            for number, steps in journal.crashed().items():
-                print(f"episode {number}: {steps} complete steps would be kept")
-            write_json(cfg.json, {"salvageable": journal.crashed()})
-            return 0
         for note in journal.recover():
             print(note)
         left = journal.crashed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -53,7 +53,7 @@ def decode(raw: bytes | memoryview | np.ndarray, codec: str) -> np.ndarray:
     return frame
 
 
-def _imagecodecs():  # type: ignore[no-untyped-def]
+def _imagecodecs() -> Any:
     try:
         import imagecodecs
     except ModuleNotFoundError as error:

@@ -43,12 +43,23 @@ def _ray(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        remote = ray.remote(function)
+        call, shared = ray.remote(_call), ray.put(function)  # Ray itself takes no partial and no built-in function
+
+        def result(task: Any) -> Result:
+            try:
+                return ray.get(task)
+            except ray.exceptions.RayTaskError as error:
+                raise getattr(error, "cause", error) from error
+
         ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield from _in_order(remote.remote, ray.get, items, ahead)
+        yield from _in_order(lambda item: call.remote(shared, item), result, items, ahead)
     finally:
         if started:
             ray.shutdown()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
 
 
 def _in_order(

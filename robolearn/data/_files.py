@@ -80,7 +80,7 @@ def built_aside(out: Path, overwrite: bool = False, what: str = "dataset") -> It
     if out.exists() and not overwrite:
         raise AlreadyExists(out, what)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as folder:
         part = Path(folder) / out.name
         yield part
         if part.is_dir():

@@ -21,7 +21,7 @@ from robolearn.data._codec import Codec
 from robolearn.data._ring import Receiver
 from robolearn.data._stage import Stage
 from robolearn.data.journal import Journal
-from robolearn.errors import RobolearnError
+from robolearn.errors import DatasetError, RobolearnError
 
 SYNC_S = 5.0  # how much of a running episode a power cut may take
 PHASES = ("idle", "begin", "row", "save", "pack")
@@ -115,30 +115,40 @@ class Writer:
 
     def trash(self, episode: int, back: bool) -> None:
         """Moves a saved episode to the trash, or back."""
+        from robolearn.data.pack import is_packed
+
         try:
+            if not back and is_packed(self.set_path, episode):
+                raise DatasetError(f"{self.set_path}: episode {episode} is packed; `robolearn data delete` takes it out")
             (self.journal.untrash if back else self.journal.trash)(episode)
+            self._due = sorted({*self._due, episode}) if back else [number for number in self._due if number != episode]
             say(event="untrashed" if back else "trashed", id=episode)
         except (OSError, RobolearnError) as error:
             say(event="refused", id=episode, why=str(error))
 
-    def pack(self) -> None:
-        """Brings the set up to date with the journal."""
+    def pack(self, leave: int | None = None) -> None:
+        """Brings the set up to date with the journal, but for the episode `leave`."""
         from robolearn.data.pack import pack  # brings zarr along, which an episode does not need to be saved
 
         self.trace.phase("pack")
         try:
-            report = pack(self.journal, self.set_path)
+            report = pack(self.journal, self.set_path, leave=() if leave is None else (leave,))
             say(event="packed", ids=report.packed, refused=report.refused)
         except (OSError, RobolearnError) as error:
             say(event="pack_failed", why=str(error))
         finally:
-            self._due.clear()
+            self._due = [number for number in self._due if number == leave]
             self.trace.phase("idle")
 
     @property
+    def last(self) -> int:
+        """Id of the episode saved last."""
+        return self._due[-1]
+
+    @property
     def idle_work(self) -> bool:
-        """Whether an episode waits to be packed and nothing is being recorded."""
-        return self.pack_when == "idle" and self.stage is None and bool(self._due)
+        """Whether nothing is being recorded and an episode waits to be packed that is not the last, which may be taken back."""
+        return self.pack_when == "idle" and self.stage is None and len(self._due) > 1
 
 
 class _Trace:
@@ -184,7 +194,7 @@ def main(argv: list[str]) -> int:
             if receiver.closed:
                 break
             if writer.idle_work:
-                writer.pack()
+                writer.pack(leave=writer.last)
             continue
         header, arrays = message
         kind = header["kind"]

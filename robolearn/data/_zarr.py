@@ -15,7 +15,9 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 
+from robolearn.data import _remote
 from robolearn.data._files import write_durably
+from robolearn.data._remote_store import open_remote
 from robolearn.errors import DatasetError, nearest
 
 ENDS_CHUNK = 4096  # episodes
@@ -54,7 +56,12 @@ def side_by_side(calls: Iterable[Callable[[], object]]) -> None:
 
 
 def open_group(path: Path, writable: bool = False) -> zarr.Group:
-    """Returns the group in a folder or .zip; DatasetError names the nearest path where there is none."""
+    """Returns the group in a folder or .zip, or at an address; DatasetError names the nearest path where there is none."""
+    if isinstance(path, _remote.Address):
+        if writable:
+            _remote.refuse_writing(path)
+        found = open_remote(path)
+        return _zip_group(found) if isinstance(found, Path) else found
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DatasetError(f"{path}: no such dataset{nearest(path.name, beside)}")
@@ -186,6 +193,8 @@ def read_rows(array: zarr.Array, start: int, stop: int | None, where: str) -> np
     stop = array.shape[0] if stop is None else stop
     try:
         return np.asarray(array[start:stop])
+    except DatasetError:  # of a remote set: says by itself what is wrong
+        raise
     except Exception as error:
         step = array.shards[0] if array.shards else array.chunks[0]
         for row in range(start - start % step, stop, step):

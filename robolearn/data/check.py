@@ -1,223 +1,257 @@
-"""Looks for what spoils training: NaN, gaps, length mismatch, frozen or black images, duplicates, saturation, time stamps."""
+"""Looks for what spoils training, as a doctor does: a card per episode, a card of the set, warnings, no change to anything.
+
+Pass 1 (`survey`) streams the vectors once: ranges, what is a joint or a clock, which action is the target of what. Pass 2
+judges each episode, in blocks that fan out and in which every picture is read once. Last, episodes are compared.
+
+    report = check(EpisodeSet.open(path), workers=2)
+    context = context_of(dataset); card = check_episode(dataset, 3, context)      # one episode, for a viewer
+"""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
 from robolearn.data import _zarr
-from robolearn.data.images import frame_blocks, image_keys
+from robolearn.data._check_card import CODES, ERRORS, Card, Limits, Mark, Report
+from robolearn.data._check_clocks import check_clocks, check_flags
+from robolearn.data._check_extent import vector_rows
+from robolearn.data._check_images import Frames, check_images, frames_of
+from robolearn.data._check_motion import (
+    body_of,
+    check_following,
+    check_gripper,
+    check_idle,
+    check_joint_limits,
+    check_saturation,
+    check_smoothness,
+)
+from robolearn.data._check_relative import (
+    check_against_typical,
+    check_duplicates,
+    check_labels,
+    offset_of_the_set,
+    typical_of,
+    without_notes_of_all,
+)
+from robolearn.data._check_replay import Replayed, check_replay
+from robolearn.data._check_roles import BOOKS, is_time
+from robolearn.data._check_signal import runs
+from robolearn.data._check_survey import Context, survey
+from robolearn.data._fan import Workers, fan_out
+from robolearn.data.images import image_keys
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError
 
-ERRORS = ("nan", "length", "corrupt", "lost", "empty")  # training on such a set is refused or wrong; all else is a warning
-_TIME = re.compile(r"(^|_|/)(timestamps?|stamp|time|t_ns|t)$")
-_BLACK = 8  # of 255
-_SATURATED_RUN, _SATURATED_SHARE = 5, 0.1
-_MOVES = 0.02  # share of a key's range
+__all__ = [
+    "CODES",
+    "ERRORS",
+    "Card",
+    "Context",
+    "Limits",
+    "Mark",
+    "Replayed",
+    "Report",
+    "check",
+    "check_episode",
+    "check_replay",
+    "context_of",
+    "motion_of",
+    "runs",
+    "survey",
+]
+
+_BLOCK_BYTES = 64 * 1024 * 1024  # of vectors; pictures are read in smaller ones
+_BLOCK_ROWS = 8192
+_COMPARED = 64  # episodes that tell what is typical, where only one is asked for
 
 
-@dataclass
-class Findings:
-    """Flags "code: text" of single episodes and of the whole set."""
+@dataclass(frozen=True)
+class _Block:
+    """Episodes [first, last) to be judged in one go."""
 
-    episodes: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-    whole: list[str] = field(default_factory=list)
-
-    def codes(self) -> list[str]:
-        """Returns the code of every flag."""
-        flags = [*self.whole, *(flag for flags in self.episodes.values() for flag in flags)]
-        return [flag.split(":")[0] for flag in flags]
-
-    @property
-    def n_errors(self) -> int:
-        """Number of flags that make the set unfit for training."""
-        return sum(code in ERRORS for code in self.codes())
+    context: Context
+    first: int
+    last: int
 
 
-def check(dataset: EpisodeSet, min_steps: int = 10) -> Findings:
-    """Returns everything that is odd about a set; reads all of it, images in blocks. min_steps: shorter episodes are flagged."""
-    found = Findings()
-    _check_layout(dataset, found)
-    vectors = _read_vectors(dataset, found)
-    _check_vectors(dataset, vectors, found)
-    _check_lengths(dataset, min_steps, found)
-    _check_duplicates(dataset, vectors, found)
-    _check_saturation(dataset, vectors, found)
-    for key in vectors:
-        if _TIME.search(key):
-            _check_time(dataset, key, vectors[key], found)
-    for key in image_keys(dataset):
-        _check_images(dataset, key, vectors, found)
-    return found
+def check(dataset: EpisodeSet, limits: Limits = Limits(), workers: Workers = 0) -> Report:
+    """Returns the cards of all episodes and what is odd about the set; reads each picture once, in blocks.
+
+    workers: processes, or "ray"; the report does not depend on it.
+    """
+    whole = _layout(dataset)
+    context, found = survey(dataset, limits)
+    whole += found
+    judge = _judge_here if workers in ("ray",) or (isinstance(workers, int) and workers > 1) else partial(_judge, dataset)
+    cards: list[Card] = []
+    blocks = _blocks(dataset, replace(context, facts={}))
+    with tqdm(total=dataset.n_steps, desc="check", unit="row", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for judged, problems in fan_out(judge, blocks, workers):
+            cards += judged
+            whole += problems
+            bar.update(sum(card.steps for card in judged))
+    context = replace(context, typical=typical_of(cards, context))
+    for card in cards:
+        check_against_typical(card, context)
+    check_labels(cards, context.facts, dataset.n_episodes)
+    check_duplicates(cards, context.facts)
+    whole += offset_of_the_set(cards, context)
+    notes = [*context.notes, *without_notes_of_all(cards)]
+    return Report(cards, list(dict.fromkeys(whole)), notes, medians(cards), context)
 
 
-def _episodes(dataset: EpisodeSet) -> Iterator[tuple[int, slice]]:
-    for index in range(dataset.n_episodes):
-        yield index, slice(*dataset.span(index))
+def context_of(dataset: EpisodeSet, limits: Limits = Limits()) -> Context:
+    """Returns what `check_episode` needs; what is typical comes from up to 64 episodes, without their pictures."""
+    context, _ = survey(dataset, limits)
+    count = min(_COMPARED, dataset.n_episodes)
+    some = np.unique(np.linspace(0, dataset.n_episodes - 1, count).astype(int)) if count else np.zeros(0, int)
+    bare = replace(context, roles=replace(context.roles, images=()))
+    cards = [card for index in some for card in _judge(dataset, _Block(bare, int(index), int(index) + 1))[0]]
+    return replace(context, typical=typical_of(cards, context))
 
 
-def _check_layout(dataset: EpisodeSet, found: Findings) -> None:
-    """Flags arrays of other lengths than the episodes, lost chunks, rows of unfinished appends, images kept as floats."""
-    own = "schema" in dataset.attrs
+def check_episode(dataset: EpisodeSet, index: int, context: Context) -> Card:
+    """Returns the card of one episode; `context` from `context_of`. Duplicates are found by `check` only."""
+    dataset.span(index)
+    cards, problems = _judge(dataset, _Block(context, index, index + 1))
+    check_against_typical(cards[0], context)
+    check_labels(cards, context.facts, dataset.n_episodes)
+    for problem in problems:
+        code, text = problem.split(": ", 1)
+        cards[0].add(code, text)
+    return cards[0]
+
+
+def motion_of(dataset: EpisodeSet, index: int, context: Context) -> np.ndarray:
+    """Returns how fast the body moves in an episode (steps,): the largest change of a number per step, in shares of its range."""
+    start, stop = dataset.span(index)
+    keys = {group.key for group in context.roles.body}
+    body = body_of(
+        {key: vector_rows(dataset, key, start, stop) for key in sorted(keys)} or {"": np.zeros((stop - start, 1))}, context
+    )
+    return np.concatenate([[0.0], np.abs(np.diff(body, axis=0)).max(1, initial=0.0)])
+
+
+def _layout(dataset: EpisodeSet) -> list[str]:
+    """Returns flags of arrays of other lengths than the episodes, lost chunks, unfinished appends, images kept as floats."""
+    own, flags = "schema" in dataset.attrs, []
     if not dataset.n_episodes:
-        found.whole.append("empty: no episode")
+        flags.append("empty: no episode")
     if dataset.ends_left_out:
-        found.whole.append(f"length: {dataset.ends_left_out} episode ends lie outside the arrays or do not rise")
+        flags.append(f"length: {dataset.ends_left_out} episode ends lie outside the arrays or do not rise")
     for key in dataset.keys:
         rows = dataset.array(key).shape[0]
         if rows != dataset.n_steps and not own:
-            found.whole.append(f"length: {key} has {rows} rows, the episodes have {dataset.n_steps}")
+            flags.append(f"length: {key} has {rows} rows, the episodes have {dataset.n_steps}")
         lost = _zarr.missing_chunks(dataset.path / "data" / key, dataset.array(key)) if rows == dataset.n_steps else 0
         if lost:
-            kind = "lost" if own else "sparse"
-            found.whole.append(f"{kind}: {key}: {lost} chunk files are missing and read as zeros")
+            flags.append(f"{'lost' if own else 'sparse'}: {key}: {lost} chunk files are missing and read as zeros")
     if own:
-        found.whole.extend(f"unfinished: {note}" for note in dataset.notes if "after the last" in note)
+        flags += [f"unfinished: {note}" for note in dataset.notes if "after the last" in note]
     for key in image_keys(dataset):
-        if dataset.keys[key].dtype != "uint8":
-            found.whole.append(
-                f"float_images: {key} holds images as {dataset.keys[key].dtype}; `robolearn data convert` makes them uint8"
-            )
+        kind = dataset.keys[key].dtype
+        if kind != "uint8":
+            flags.append(f"float_images: {key} holds images as {kind}; `robolearn data convert` makes them uint8")
+    return flags
 
 
-def _read_vectors(dataset: EpisodeSet, found: Findings) -> dict[str, np.ndarray]:
-    """Returns all keys but images, (steps, n) each; a key that cannot be read is flagged and left out."""
-    vectors = {}
-    for key in dataset.keys:
-        if key in image_keys(dataset):
-            continue
+def _blocks(dataset: EpisodeSet, context: Context) -> Iterator[_Block]:
+    """Yields blocks of whole episodes whose vectors fit in some tens of MB."""
+    vectors = [dataset.array(key) for key in context.roles.vectors]
+    row_bytes = sum(int(np.prod(array.shape[1:], dtype=int)) * max(8, array.dtype.itemsize) for array in vectors)
+    most = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, row_bytes)))
+    first = 0
+    while first < dataset.n_episodes:
+        start = dataset.span(first)[0]
+        last = max(first + 1, int(np.searchsorted(dataset.episode_ends, start + most, side="right")))
+        yield _Block(context, first, last)
+        first = last
+
+
+def _judge_here(block: _Block) -> tuple[list[Card], list[str]]:
+    """Returns the same as `_judge`, in a process that has to open the set itself."""
+    return _judge(EpisodeSet.open(block.context.path), block)
+
+
+def _judge(dataset: EpisodeSet, block: _Block) -> tuple[list[Card], list[str]]:
+    """Returns the cards of a block's episodes and flags of what could not be read."""
+    context, problems = block.context, []
+    start, stop = dataset.span(block.first)[0], dataset.span(block.last - 1)[1]
+    vectors: dict[str, np.ndarray] = {}
+    for key in context.roles.vectors:
         try:
-            values = _zarr.read_rows(dataset.array(key), 0, dataset.n_steps, key)
+            vectors[key] = vector_rows(dataset, key, start, stop)
         except DatasetError as error:
-            found.whole.append(f"corrupt: {error}")
+            problems.append(f"corrupt: {error}")
+    frames = {}
+    for key in context.roles.images:
+        frames[key], found = frames_of(dataset, key, start, stop, context.image_scale[key])
+        problems += found
+    finite = {key: np.isfinite(rows).all(1) for key, rows in vectors.items() if rows.dtype.kind == "f"}
+    cards = []
+    for index in range(block.first, block.last):
+        first, last = (row - start for row in dataset.span(index))
+        rows = {key: values[first:last] for key, values in vectors.items()}
+        shown = {key: Frames(f.mean[first:last], f.same[first:last]) for key, f in frames.items()}
+        card = Card(index, last - first)
+        _check_numbers(rows, {key: good[first:last] for key, good in finite.items()}, context, card)
+        if rows:
+            _check_one(rows, shown, context, card)
+        cards.append(card)
+    return cards, problems
+
+
+def _check_one(rows: Mapping[str, np.ndarray], frames: Mapping[str, Frames], context: Context, card: Card) -> None:
+    """Adds everything that one episode alone can tell."""
+    steps = card.steps
+    if steps < max(context.limits.min_steps, 0.1 * context.typical_steps):
+        card.add("short", f"{steps} steps (median {context.typical_steps:g})")
+    check_clocks(rows, context, card)
+    check_flags(rows, context, card)
+    check_saturation(rows, context, card)
+    check_joint_limits(rows, context, card)
+    body = body_of(rows, context)
+    if "short" not in card.codes:
+        check_gripper(rows, context, card)
+    if steps > 1:
+        check_smoothness(rows, context, card)
+        check_idle(rows, body, context, card)
+        check_following(rows, context, card)
+    check_images(frames, rows, body, context, card)
+
+
+def _check_numbers(rows: Mapping[str, np.ndarray], finite: Mapping[str, np.ndarray], context: Context, card: Card) -> None:
+    """Flags NaN, infinity and numbers far from all others; keeps the hash of the rows, clocks left out."""
+    for key, good in finite.items():
+        bad = np.flatnonzero(~good)
+        if len(bad):
+            card.add("nan", f"{key} row {bad[0]}, {len(bad)} rows in all", key, (bad[0], bad[-1]))
+        extent = context.extents.get(key)
+        if extent is None or key in BOOKS or is_time(key):
             continue
-        if values.dtype.kind in "fiub":
-            vectors[key] = values.reshape(len(values), -1)
-    return vectors
+        width = np.where(extent.usual > 0, extent.usual, np.inf)
+        far = np.abs(rows[key] - extent.middle) > context.limits.outlier_ranges * width
+        if far.any():
+            row, column = (int(n) for n in np.argwhere(far)[0])
+            usual = f"{extent.middle[column]:.3g} +- {extent.usual[column]:.3g}"
+            card.add(
+                "outlier", f"{key}[{column}] is {rows[key][row, column]:.3g} in row {row}, the set has {usual}", key, (row, row)
+            )
+    digest = hashlib.blake2b(digest_size=16)
+    kept = [key for key in sorted(rows) if not is_time(key) and key != "late_ms"]
+    for key in kept:
+        digest.update(np.ascontiguousarray(rows[key]).data)
+    card.digest = digest.digest() if kept else b""
 
 
-def _check_vectors(dataset: EpisodeSet, vectors: dict[str, np.ndarray], found: Findings) -> None:
-    """Flags NaN and infinity by episode and row, and elements that never change."""
-    for key, values in vectors.items():
-        bad = ~np.isfinite(values).all(1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-        for index, rows in _episodes(dataset):
-            count = int(bad[rows].sum())
-            if count:
-                found.episodes[index].append(f"nan: {key} row {int(np.argmax(bad[rows]))}, {count} rows in all")
-        good = values[~bad]
-        still = np.flatnonzero(np.ptp(good, axis=0) == 0) if len(good) > 1 and good.shape[1] else np.zeros(0, int)
-        if len(still):
-            which = "" if len(still) == values.shape[1] else str(still.tolist())
-            found.whole.append(f"constant: {key}{which} never changes")
-
-
-def _check_lengths(dataset: EpisodeSet, min_steps: int, found: Findings) -> None:
-    lengths = np.diff(dataset.episode_ends, prepend=0)
-    typical = float(np.median(lengths)) if len(lengths) else 0.0
-    for index, steps in enumerate(lengths):
-        if steps < max(min_steps, 0.1 * typical):
-            found.episodes[index].append(f"short: {steps} steps (median {typical:g})")
-
-
-def _check_duplicates(dataset: EpisodeSet, vectors: dict[str, np.ndarray], found: Findings) -> None:
-    """Flags episodes whose vectors, time stamps left out, equal those of an earlier one bit for bit."""
-    keys = [key for key in sorted(vectors) if not _TIME.search(key)]
-    seen: dict[bytes, int] = {}
-    for index, rows in _episodes(dataset) if keys else ():
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(vectors[key][rows]).tobytes() for key in keys)).digest()
-        if digest in seen:
-            found.episodes[index].append(f"duplicate: the same as episode {seen[digest]}")
-        seen.setdefault(digest, index)
-
-
-def _check_saturation(dataset: EpisodeSet, vectors: dict[str, np.ndarray], found: Findings) -> None:
-    """Flags episodes whose action stays at the set's own extreme for long; switches (up to 3 values) are no saturation."""
-    actions = vectors.get("action", np.zeros((0, 0)))
-    for column in range(actions.shape[1] if len(actions) else 0):
-        values = actions[:, column]
-        finite = values[np.isfinite(values)]
-        if not len(finite) or len(np.unique(finite)) <= 3:
-            continue
-        low, high = finite.min(), finite.max()
-        for side, at in (("minimum", values <= low + 1e-6 * (high - low)), ("maximum", values >= high - 1e-6 * (high - low))):
-            for index, rows in _episodes(dataset):
-                held = sum(stop - start for start, stop in runs(at[rows]) if stop - start >= _SATURATED_RUN)
-                share = held / max(1, rows.stop - rows.start)
-                if share > _SATURATED_SHARE:
-                    limit = low if side == "minimum" else high
-                    found.episodes[index].append(
-                        f"saturated: action[{column}] at its {side} {limit:.4g} in {share:.0%} of the steps"
-                    )
-
-
-def _check_time(dataset: EpisodeSet, key: str, stamps: np.ndarray, found: Findings) -> None:
-    """Flags time that stands, runs backwards or jumps, and a rate other than the set's."""
-    unit = 1e-9 if stamps.dtype.kind in "iu" else 1.0
-    for index, rows in _episodes(dataset):
-        steps = np.diff(stamps[rows, 0].astype(np.float64)) * unit
-        if not len(steps) or not np.isfinite(steps).all():
-            continue
-        period = float(np.median(steps))
-        if (steps <= 0).any():
-            found.episodes[index].append(f"backwards: {key} does not rise at row {int(np.argmax(steps <= 0)) + 1}")
-        late = steps > 2.5 * period
-        if period > 0 and late.any():
-            row = int(np.argmax(late)) + 1
-            found.episodes[index].append(f"gap: {key} jumps by {steps.max():.3g} s (period {period:.3g} s), first at row {row}")
-        if dataset.hz and period > 0 and abs(1 / period - dataset.hz) > 0.05 * dataset.hz:
-            found.episodes[index].append(f"rate: {key} runs at {1 / period:.3g} Hz, the set says {dataset.hz:g} Hz")
-
-
-def _check_images(dataset: EpisodeSet, key: str, vectors: dict[str, np.ndarray], found: Findings) -> None:
-    """Flags black frames, and frames that stay the same while the body moves."""
-    black, same = np.zeros(dataset.n_steps, bool), np.zeros(dataset.n_steps, bool)
-    previous: np.ndarray | None = None
-    try:
-        with tqdm(total=dataset.n_steps, desc=f"check {key}", unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
-            for start, block in frame_blocks(dataset, key):
-                flat = block.reshape(len(block), -1)
-                black[start : start + len(block)] = flat.max(1) < _BLACK
-                same[start + 1 : start + len(block)] = (flat[1:] == flat[:-1]).all(1)
-                same[start] = previous is not None and bool((flat[0] == previous).all())
-                previous = flat[-1]
-                bar.update(len(block))
-    except DatasetError as error:
-        found.whole.append(f"corrupt: {str(error).removeprefix(f'{dataset.path}: ')}")
-        return
-    least = max(5, round(dataset.hz or 10))
-    for index, rows in _episodes(dataset):
-        dark = int(black[rows].sum())
-        if dark:
-            found.episodes[index].append(f"black: {key}, {dark} frames, first at row {int(np.argmax(black[rows]))}")
-        within = same[rows].copy()
-        within[0] = False
-        for start, stop in runs(within):
-            if stop - start >= least and _moved(vectors, rows.start + start - 1, rows.start + stop - 1):
-                found.episodes[index].append(
-                    f"frozen: {key}, rows {start - 1} to {stop - 1} are one picture while the body moves"
-                )
-
-
-def _moved(vectors: dict[str, np.ndarray], first: int, last: int) -> bool:
-    """Returns whether any observation (the action, where there is none) changed between two rows by a share of its range."""
-    watched = [v for k, v in vectors.items() if k != "action" and not _TIME.search(k) and v.dtype.kind == "f"]
-    for values in watched or [v for k, v in vectors.items() if k == "action"]:
-        span = np.ptp(values, axis=0)
-        change = np.ptp(values[first : last + 1], axis=0)
-        if (change[span > 0] > _MOVES * span[span > 0]).any():
-            return True
-    return False
-
-
-def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Returns (start, stop) of every run of True in a 1-D array."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+def medians(cards: list[Card]) -> dict[str, float]:
+    """Returns the median of every number over the episodes that have it."""
+    names = sorted({name for card in cards for name in card.numbers})
+    return {name: float(np.median([card.numbers[name] for card in cards if name in card.numbers])) for name in names}

@@ -50,10 +50,12 @@ def folder_of(dataset: Path) -> Path:
 
 
 class Journal:
-    """The journal in `folder`, made when it is missing."""
+    """The journal in `folder`, made when it is missing (unless `make` is False: then it is only looked at)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make: bool = True) -> None:
         self.folder = folder
+        if not make:
+            return
         try:
             for name in ("", STAGING, CRASHED, TRASH):
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -152,12 +154,17 @@ class Journal:
 
     def crashed(self) -> dict[int, int]:
         """Returns the complete steps, by id, of what crashes left in quarantine."""
-        found = {int(match[1]): p for p in (self.folder / CRASHED).iterdir() if (match := _NAME.fullmatch(p.name))}
+        found = {int(match[1]): p for p in (self.folder / CRASHED).glob("ep_*") if (match := _NAME.fullmatch(p.name))}
         return {episode: _complete_rows(path) for episode, path in sorted(found.items())}
 
     def quarantine(self, episode: int) -> None:
         """Moves the staged episode into quarantine as it is."""
         self.path(episode, STAGING).replace(self.path(episode, CRASHED))
+
+    def leftovers(self) -> dict[int, int]:
+        """Returns the complete steps, by id, of what a crash left in staging, where nobody has looked yet, and in quarantine."""
+        staged = (p for p in (self.folder / STAGING).glob("ep_*") if _NAME.fullmatch(p.name))
+        return {int(p.name[3:]): _complete_rows(p) for p in sorted(staged)} | self.crashed()
 
     def salvage(self, episode: int, reason: str = "salvaged") -> Saved:
         """Makes a saved episode, labelled partial, of the complete rows that a crash left; the leftovers go to the trash."""

@@ -7,7 +7,7 @@ its end is renamed into place, so that a crash while packing leaves the set as i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -34,13 +34,14 @@ class Packed:
     refused: dict[int, str] = field(default_factory=dict)
 
 
-def pack(journal: Journal, path: Path) -> Packed:
+def pack(journal: Journal, path: Path, leave: Collection[int] = ()) -> Packed:
     """Appends every saved episode that the set at `path` has not yet, and makes the set where there is none.
 
-    An episode that does not fit the set (other keys, shapes, rate) is refused by name and stays in the journal.
+    leave: ids that wait, because their person may still take them back. An episode that does not fit the set (other keys,
+    shapes, rate) is refused by name and stays in the journal.
     """
     report = Packed()
-    todo = journal.ids()
+    todo = [number for number in journal.ids() if number not in leave]
     if not todo:
         return report
     if not path.exists():
@@ -145,6 +146,12 @@ def facts_of(episode: Episode, label: Mapping[str, Any] | None = None) -> dict[s
         "journal_sha256": episode.sha256,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def is_packed(path: Path, episode: int) -> bool:
+    """Returns whether the set at `path` holds the episode with this id."""
+    ids = EpisodeSet.open(path).episode_field("id") if path.exists() else None
+    return ids is not None and episode in ids
 
 
 def fits(dataset: EpisodeSet, episode: Episode) -> None:

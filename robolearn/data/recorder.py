@@ -41,8 +41,9 @@ class Recording:
     """How to record.
 
     codec: of the pictures; buffer_mib: memory between the control loop and the disk; pack: when saved episodes go into the
-    set (idle: between episodes; each: before `end` returns; close; never); save_s: how long `end` waits for the disk;
-    least_free_mib: an episode is not begun with less on the disk; latency_s: by stream, how late its values come [s].
+    set (idle: between episodes, but for the last, which may be taken back; each: before `end` returns; close; never);
+    save_s: how long `end` waits for the disk; least_free_mib: an episode is not begun with less on the disk; latency_s: by
+    stream, how late its values come [s].
     """
 
     codec: Codec = Codec()
@@ -187,7 +188,10 @@ class EpisodeWriter:
             self._link.wait_for({"packed", "pack_failed"}, self.how.save_s)
 
     def delete_last(self) -> int:
-        """Moves the episode saved last to the trash and returns its id; `undo` brings it back."""
+        """Moves the episode saved last to the trash and returns its id; `undo` brings it back.
+
+        DatasetError where it is packed: with pack="idle" the last one is not, because it waits for this.
+        """
         if not self.saved:
             raise DatasetError(f"{self.path}: no episode was saved yet, so none can be taken back")
         self._obeyed({"kind": "trash", "id": self.saved[-1].id})

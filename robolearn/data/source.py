@@ -86,7 +86,7 @@ def kinematic_model(xml: str) -> mujoco.MjModel:
                 parent.remove(part)
             elif part.tag == "site":
                 part.attrib = {key: part.attrib[key] for key in ("name", "pos", "quat") if key in part.attrib}
-                part.set("pos", " ".join(part.get("pos", "0 0 0").replace("[", " ").replace("]", " ").split()))
+                part.set("pos", " ".join(part.get("pos", "0 0 0").translate(str.maketrans("[],", "   ")).split()))
     compiler = root.find("compiler")
     if compiler is not None:
         compiler.attrib = {key: value for key, value in compiler.attrib.items() if key in ("angle", "coordinate", "autolimits")}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ import numpy as np
 import zarr
 
 from robolearn.core import ArraySpec, Spec
-from robolearn.data import _zarr
-from robolearn.data._files import locked
+from robolearn.data import _remote, _zarr
+from robolearn.data._files import locked, put_in_place
 from robolearn.errors import AlreadyExists, DatasetError, nearest
 
 SCHEMA = 1
@@ -40,7 +40,7 @@ class EpisodeSet:
     """
 
     def __init__(self, path: str | Path, group: zarr.Group) -> None:
-        self.path = Path(path)
+        self.path = _remote.locate(path)
         self._group = group
         self.attrs: dict[str, Any] = dict(group.attrs)
         if self.attrs.get("schema", SCHEMA) > SCHEMA:
@@ -57,8 +57,8 @@ class EpisodeSet:
 
     @classmethod
     def open(cls, path: str | Path, writable: bool = False) -> EpisodeSet:
-        """Returns the set in a folder (or, for reading, a .zip); DatasetError where it is missing or no such set."""
-        return cls(path, _zarr.open_group(Path(path), writable))
+        """Returns the set in a folder (for reading also a .zip or an s3:// address); DatasetError where there is no such set."""
+        return cls(path, _zarr.open_group(_remote.locate(path), writable))
 
     @classmethod
     def create(
@@ -81,17 +81,17 @@ class EpisodeSet:
         file of an image key (format 3 only); durable=False: no flush to the disk per write, for a set that is built aside
         and renamed into place when it is complete.
         """
-        path = Path(path)
+        path = _remote.locate(path)
+        _remote.refuse_writing(path)
         if path.exists() and not overwrite:
             raise AlreadyExists(path, "dataset")
         clash = sorted(set(meta) & set(_RESERVED)) + sorted(set(extra) & {*spec.obs, "action"})
         if clash:
             raise DatasetError(f"{path}: '{clash[0]}' is taken already and cannot be given as meta or extra")
-        if path.exists():
-            shutil.rmtree(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         keys = {**spec.obs, "action": spec.action, **extra}
-        store = _zarr.DurableStore(path) if durable else zarr.storage.LocalStore(path)
-        group = zarr.create_group(store, zarr_format=zarr_format)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # so that there never is half a set under its name
+        group = zarr.create_group(_zarr.DurableStore(part) if durable else zarr.storage.LocalStore(part), zarr_format=zarr_format)
         group.create_group("data")
         group.create_group("meta")
         for key, array in keys.items():
@@ -109,6 +109,8 @@ class EpisodeSet:
                 **meta,
             }
         )
+        put_in_place(part, path)
+        store = _zarr.DurableStore(path) if durable else zarr.storage.LocalStore(path)
         return cls(path, zarr.open_group(store, mode="r+"))
 
     @property
@@ -195,13 +197,12 @@ class EpisodeSet:
                 rows[index] = value
             self._write_fact(name, rows, 0)
 
-    def append(self, data: Mapping[str, np.ndarray], *, finite: bool = True, **facts: Any) -> int:
+    def append(self, data: Mapping[str, np.ndarray], **facts: Any) -> int:
         """Adds one episode of equally long arrays with its facts and returns its index; all of it or, after a crash, none.
 
-        The order, each a durable write: rows, shapes of the rows, facts, the ends, the shape of the ends. finite=False
-        takes NaN and infinity too (what a sensor really said; `data check` finds them and training refuses them).
+        The order, each a durable write: rows, shapes of the rows, facts, the ends, the shape of the ends.
         """
-        rows = self._checked(data, finite)
+        rows = self._checked(data)
         with self._sole_writer():
             return self._append(rows, facts)
 
@@ -219,7 +220,8 @@ class EpisodeSet:
     ) -> None:
         """Adds many episodes at once: `ends` count from the first new row, `blocks` are (key, first new row, rows) of every key.
 
-        The ends are written last, so that a crash adds none of them. Values are taken as they are.
+        The ends are written last, so that a crash adds none of them. Values are taken as they are, NaN included (what a
+        sensor really said: `data check` finds it and training refuses it).
         """
         with self._sole_writer():
             self._extend(np.asarray(ends, np.int64), blocks, facts)
@@ -241,7 +243,10 @@ class EpisodeSet:
     def _sole_writer(self) -> Iterator[None]:
         """Holds the set's lock; DatasetError where another process has added or taken away episodes since it was opened."""
         with locked(self.path, "dataset"):
-            now = _zarr.open_group(self.path)["meta/episode_ends"]
+            group = _zarr.open_group(self.path)
+            now = group["meta/episode_ends"]
+            if group.attrs.get("generation", 0) != self.attrs.get("generation", 0):
+                raise DatasetError(f"{self.path}: its episodes were edited since it was opened for writing; open the set again")
             if now.shape[0] != len(self._ends_on_disk):
                 raise DatasetError(
                     f"{self.path}: had {len(self._ends_on_disk)} episodes when it was opened for writing, now it has "
@@ -257,7 +262,7 @@ class EpisodeSet:
         self.episode_ends = np.concatenate([self.episode_ends, new_ends])
         self._ends_on_disk = self.episode_ends
 
-    def _checked(self, data: Mapping[str, np.ndarray], finite: bool) -> dict[str, np.ndarray]:
+    def _checked(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `data` in the stored dtypes; DatasetError names the key that does not fit."""
         where = f"{self.path}: append"
         for key in data:
@@ -273,7 +278,7 @@ class EpisodeSet:
             if value.dtype != np.dtype(want.dtype) and not np.can_cast(value.dtype, want.dtype, "same_kind"):
                 raise DatasetError(f"{where}: {key}: want {want.dtype}, got {value.dtype}")
             rows[key] = value.astype(want.dtype, copy=False)
-            if finite and rows[key].dtype.kind == "f" and not np.isfinite(rows[key]).all():
+            if rows[key].dtype.kind == "f" and not np.isfinite(rows[key]).all():
                 row = int(np.argwhere(~np.isfinite(rows[key]))[0][0])
                 raise DatasetError(f"{where}: {key}: NaN or infinity in row {row} of the episode")
         lengths = {key: len(value) for key, value in rows.items()}

@@ -58,6 +58,8 @@ class Windows:
         self.obs_keys = tuple(obs)
         self.episodes = np.arange(dataset.n_episodes) if episodes is None else np.asarray(episodes, np.int64)
         self._arrays = {key: load_key(dataset, key, cache) for key in (*obs, "action")}
+        for key in (*obs, "action"):
+            _require_finite(dataset, key, self._arrays[key], self.episodes)
         self.keys: dict[str, ArraySpec] = {
             key: ArraySpec(
                 tuple(a.shape[1:]), str(a.dtype), dataset.keys[key].names, dataset.keys[key].unit, dataset.keys[key].frame
@@ -71,17 +73,15 @@ class Windows:
 
     def _index(self, dataset: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns per window: row of its token 0 (it may lie before the episode), the episode's bounds and index."""
-        none = np.zeros(0, np.int64)
-        parts = [(none, none, none, none)]
-        for episode in self.episodes:
-            low, high = dataset.span(int(episode))
-            last = max(low, high - self.horizon + self.pad_after + self.n_obs_steps - 1)
-            now = np.arange(low, min(last, high - 1) + 1)
-            parts.append(
-                (now - (self.n_obs_steps - 1), np.full(len(now), low), np.full(len(now), high), np.full(len(now), episode))
-            )
-        first, lows, highs, episodes = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return first, lows, highs, episodes
+        for episode in self.episodes[(self.episodes < 0) | (self.episodes >= dataset.n_episodes)]:
+            dataset.span(int(episode))  # says what is wrong with it
+        ends = np.concatenate([[0], dataset.episode_ends]).astype(np.int64)
+        low, high = ends[self.episodes], ends[self.episodes + 1]
+        last = np.maximum(low, high - self.horizon + self.pad_after + self.n_obs_steps - 1)
+        count = np.minimum(last, high - 1) - low + 1
+        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of a window in its episode
+        lows, highs, episodes = (np.repeat(values, count) for values in (low, high, self.episodes))
+        return lows + place - (self.n_obs_steps - 1), lows, highs, episodes
 
     def _add_mirrored(self, mirror: Mirror) -> None:
         images = [key for key, spec in self.keys.items() if spec.is_image]
@@ -128,7 +128,7 @@ class Windows:
 
 
 def load_key(dataset: EpisodeSet, key: str, cache: Path | None = None) -> np.ndarray:
-    """Returns a whole key, read once per set: images from the frame cache, vectors as finite float32."""
+    """Returns a whole key, read once per set: images from the frame cache, vectors as float32."""
     held = dataset.held.get(key)
     if held is None or len(held) != dataset.n_steps:
         held = load_frames(dataset, key, cache) if is_image(dataset.keys[key]) else _read_vectors(dataset, key)
@@ -137,13 +137,18 @@ def load_key(dataset: EpisodeSet, key: str, cache: Path | None = None) -> np.nda
 
 
 def _read_vectors(dataset: EpisodeSet, key: str) -> np.ndarray:
-    values = dataset.read(key)
-    if not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        episode = int(np.searchsorted(dataset.episode_ends, row, side="right"))
-        step = row - dataset.span(episode)[0]
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused where it is used
+        return np.ascontiguousarray(dataset.read(key), dtype=np.float32)
+
+
+def _require_finite(dataset: EpisodeSet, key: str, values: np.ndarray, episodes: np.ndarray) -> None:
+    """Raises DatasetError where vectors of one of these episodes are not finite; the others may hold what they like."""
+    if values.dtype.kind != "f":
+        return
+    rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
+    owners = np.searchsorted(dataset.episode_ends, rows, side="right")
+    for row, episode in zip(rows[np.isin(owners, episodes)].tolist(), owners[np.isin(owners, episodes)].tolist(), strict=True):
         raise DatasetError(
-            f"{dataset.path}: {key}: NaN or infinity in episode {episode}, row {step} (row {row} of the set); "
-            f"`robolearn data check {dataset.path}` lists all"
+            f"{dataset.path}: {key}: NaN or infinity in episode {episode}, row {row - dataset.span(episode)[0]} "
+            f"(row {row} of the set); `robolearn data check {dataset.path}` lists all"
         )
-    return np.ascontiguousarray(values, dtype=np.float32)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from accelerate import Accelerator
 from torch import Tensor
+
+_WAITS = 0.2  # share of a step spent waiting for data from which on a hint is shown
 
 
 class Meter:
@@ -52,3 +55,11 @@ class Meter:
         }
         self._clear()
         return row
+
+
+def shown(row: Mapping[str, float]) -> str:
+    """Returns what stands beside the progress bar: loss, seconds of a step, and those of them spent waiting for data."""
+    waits = row["data_s"] / max(row["data_s"] + row["step_s"], 1e-9)
+    hint = "; waits for data: try --dataset.workers 2" if waits > _WAITS else ""
+    seconds = f"step_s {row['step_s']:.4f}, data_s {row['data_s']:.4f}"
+    return f"loss {row['loss']:.4f}, {seconds}, {row['samples_per_s']:.0f} samples/s{hint}"

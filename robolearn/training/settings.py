@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robolearn import config, registry
+from robolearn.data.images import CacheMode
 from robolearn.errors import ConfigError
 from robolearn.policies._base import PolicyConfig
 
@@ -18,12 +19,18 @@ class DatasetConfig:
 
     path: str = ""
     """A dataset folder (.zarr)."""
+    filter: str = ""
+    """Use only the episodes of this named list (`robolearn data filter`); empty: all."""
+    val_filter: str = ""
+    """Hold out the episodes of this named list, instead of a share of them."""
     val_ratio: float = 0.02
     """Share of the episodes held out for validation; at least one episode, unless 0."""
     max_episodes: int = 0
     """Train on this many episodes, drawn by the seed; 0: all."""
     workers: int = 0
-    """Loader processes; only images need them."""
+    """Threads that make batches ahead; only images need them."""
+    cache: CacheMode = "auto"
+    """Where decoded images lie: mmap (a file beside the dataset), ram, or auto (the file where it can be made, else ram)."""
     mirror: bool = False
     """Train on the mirror image of every training episode too, where the task has one (pusht)."""
     normalize: dict[str, Literal["minmax", "gaussian", "identity"]] = field(default_factory=dict)

@@ -16,7 +16,6 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -25,16 +24,18 @@ from tqdm import tqdm
 
 from robolearn import config
 from robolearn.core import Spec
+from robolearn.data.images import hold_images
 from robolearn.data.normalize import Normalizer
 from robolearn.data.stats import array_stats, compute_stats, merged
 from robolearn.data.store import EpisodeSet
-from robolearn.data.windows import Mirror, Windows, split_episodes
+from robolearn.data.windows import Mirror, Windows
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
 from robolearn.training import checkpoint, precision
+from robolearn.training.episodes import pick_episodes
 from robolearn.training.interrupt import FinishStep
 from robolearn.training.logs import Logs
-from robolearn.training.meter import Meter
+from robolearn.training.meter import Meter, shown
 from robolearn.training.settings import TrainConfig
 from robolearn.training.state import State
 
@@ -88,7 +89,8 @@ def train(
     meter, saved, batches = Meter(cfg.batch_size), first, iter(state.loader)
 
     with FinishStep() as interrupt, closing(logs) if logs else nullcontext():
-        for step in tqdm(range(first + 1, cfg.steps + 1), initial=first, total=cfg.steps, disable=None if main else True):
+        bar = tqdm(range(first + 1, cfg.steps + 1), initial=first, total=cfg.steps, disable=None if main else True)
+        for step in bar:
             batch = scale(next(batches))
             meter.data()
             before = state.generator.get_state()
@@ -109,6 +111,7 @@ def train(
                     raise TrainingDiverged(diverged(step, row["loss"], run, saved))
                 if logs:
                     logs.write(step, row)
+                    bar.set_postfix_str(shown(row), refresh=False)
             if logs and val_windows is not None and (step % cfg.val_every == 0 or step == cfg.steps):
                 logs.write(step, validate(state, scale, val_windows, cfg.seed))
             if step % cfg.save_every == 0 or last:
@@ -144,6 +147,8 @@ def open_run(run: Path, cfg: TrainConfig, resume: bool, overwrite: bool) -> Trai
         if new["precision"] == "auto":
             cfg = dataclasses.replace(cfg, precision=old["precision"])
             new["precision"] = old["precision"]
+        for values in (old, new):  # how the same batches are made
+            values["dataset"] = {key: value for key, value in values["dataset"].items() if key not in ("workers", "cache")}
         changed = [key for key in new if key not in _MAY_CHANGE and new[key] != old.get(key)]
         if changed:
             key = changed[0]
@@ -163,12 +168,10 @@ def make_windows(
     cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, mirror: Mirror | None = None
 ) -> tuple[Windows, Windows | None]:
     """Returns training and validation windows (None where nothing is held out), split by episode."""
-    train_ids, val_ids = split_episodes(dataset.n_episodes, cfg.dataset.val_ratio, cfg.seed)
-    if cfg.dataset.max_episodes:
-        order = torch.randperm(len(train_ids), generator=torch.Generator().manual_seed(cfg.seed))
-        train_ids = np.sort(train_ids[order[: cfg.dataset.max_episodes].numpy()])
+    train_ids, val_ids = pick_episodes(cfg.dataset, dataset, cfg.seed)
     p = cfg.policy
     shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
+    hold_images(dataset, shape["obs"], cfg.dataset.cache)
     held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
     return Windows(dataset, episodes=train_ids, mirror=mirror, **shape), held_out
 

@@ -37,9 +37,10 @@ def crashed(tmp_path: Path) -> Path:
 
 def test_whole_steps_are_kept_labelled_partial_and_packed(crashed: Path, tmp_path: Path, capsys) -> None:
 
-    Journal(crashed.with_name("a.episodes")).recover()
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
     assert main(["data", "salvage", str(crashed), "--dry-run"]) == 0
     assert "episode 3: 11 complete steps would be kept" in capsys.readouterr().out and not crashed.exists()
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
     assert main(["data", "salvage", str(crashed), "--json", str(tmp_path / "s.json")]) == 0
     made = EpisodeSet.open(crashed)
     assert made.episode_field("label").tolist()[3] == "partial" and made.span(3)[1] - made.span(3)[0] == 11

@@ -15,7 +15,7 @@ from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, DatasetError
 
 FORMATS = "robolearn.data.convert"
-SUFFIXES = {"replay_buffer": (".zarr", ".zarr.zip"), "robosuite_demo": (".hdf5",)}
+SUFFIXES = {"replay_buffer": (".zarr", ".zarr.zip"), "robosuite_demo": (".hdf5",), "robomimic": (".hdf5",)}
 WRITTEN = [(name, suffix) for name in registry.names(FORMATS) for suffix in SUFFIXES.get(name, ("",))]
 
 
@@ -34,8 +34,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, E
             group["actions"] = rng.normal(size=(25, 7))
             group.attrs["model_file"] = f"<mujoco model='{name}'/>"
     registry.load(FORMATS, "robosuite_demo").read(demo, folder / "states.zarr")
+    whole = EpisodeSet.open(root / "tests/fixtures/schema1_pusht.zarr")
+    small = EpisodeSet.create(folder / "small.zarr", whole.spec, task=whole.task, env=whole.env, durable=False)
+    for index in range(2):
+        small.append({key: rows[:9] for key, rows in whole.episode(index).items() if key in small.keys}, seed=index)
     return {
-        "observations": EpisodeSet.open(root / "tests/fixtures/schema1_pusht.zarr"),
+        "observations": whole,
+        "small": EpisodeSet.open(folder / "small.zarr"),
         "states": EpisodeSet.open(folder / "states.zarr"),
     }
 
@@ -61,7 +66,8 @@ def test_what_is_written_is_recognised_and_comes_back_equal(
     name: str, suffix: str, sources: dict[str, EpisodeSet], tmp_path: Path
 ) -> None:
     module, carried = load(name), 0
-    for title, source in sources.items():
+    for title in ("observations", "states"):
+        source = sources[title]
         foreign, back = tmp_path / f"{title}{suffix}", tmp_path / f"{title}-back.zarr"
         try:
             module.write(source, foreign)
@@ -79,6 +85,45 @@ def test_what_is_written_is_recognised_and_comes_back_equal(
         with pytest.raises(AlreadyExists):
             module.write(source, foreign)
     assert carried
+
+
+@pytest.mark.parametrize(("name", "suffix"), WRITTEN)
+def test_a_format_tells_beforehand_what_it_reads_and_loses_and_writes_nothing(
+    name: str, suffix: str, sources: dict[str, EpisodeSet], tmp_path: Path
+) -> None:
+    module = load(name)
+    source = sources["states" if name == "robosuite_demo" else "small"]
+    told = module.cannot_carry(source)
+    assert not list(tmp_path.iterdir())
+    lost = module.write(source, tmp_path / f"a{suffix}")
+    assert len(told) == len(lost) and all("\n" not in what for what in lost)
+    found = module.scan(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(found.ends, source.episode_ends)
+    rows = found.rows(next(iter(found.pieces())))
+    assert all(rows[key].shape[1:] == array.shape for key, array in found.keys.items() if key in rows)
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
+@pytest.mark.parametrize(("name", "suffix"), WRITTEN)
+def test_a_file_that_was_cut_off_is_refused_in_one_line(
+    name: str, suffix: str, sources: dict[str, EpisodeSet], tmp_path: Path
+) -> None:
+    module = load(name)
+    source = sources["states" if name == "robosuite_demo" else "small"]
+    whole = tmp_path / f"a{suffix}"
+    module.write(source, whole)
+    files = [whole] if whole.is_file() else sorted(p for p in whole.rglob("*") if p.is_file() and p.stat().st_size > 4)
+    by_kind = {(p.suffix, p.parent.name.rstrip("0123456789")): p for p in files if not p.name.startswith((".z", "zarr"))}
+    assert by_kind
+    for file in by_kind.values():
+        raw = file.read_bytes()
+        file.write_bytes(raw[: len(raw) // 2])
+        if file.name not in ("stats.json", "robolearn.json"):  # not needed, or only to know what was whole before
+            with pytest.raises(DatasetError) as caught:
+                module.read(whole, tmp_path / "out.zarr")
+            assert "\n" not in str(caught.value) and not (tmp_path / "out.zarr").exists(), file
+        file.write_bytes(raw)
+    module.read(whole, tmp_path / "out.zarr")
 
 
 def test_a_replay_buffer_carries_every_key_fact_and_attribute_of_a_set(sources: dict[str, EpisodeSet], tmp_path: Path) -> None:

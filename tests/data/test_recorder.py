@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def record(recorder: EpisodeWriter, arm: Arm, steps: int = 12, **mind: Any) -> O
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a set of two lossless episodes and a third that was thrown away, with a device's stream at 200 Hz."""
     path, arm = tmp_path_factory.mktemp("recorded") / "cups.zarr", Arm()
     how = Recording(codec=Codec("png"), latency_s={"force": 0.010})
@@ -55,11 +54,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
             rollout(arm, Streaming(events=events), max_steps=12, seed=3, sinks=[recorder], source="operator")
         assert [saved.id for saved in recorder.saved] == [0, 1]
-        yield path
+    return path
 
 
 def test_a_set_holds_what_the_body_showed_and_took_bit_for_bit(recorded: Path) -> None:
-    made = finished(recorded)
+    made = EpisodeSet.open(recorded)
     rows = made.episode(0)
     np.testing.assert_array_equal(rows["joints"][:, 0], np.arange(12))
     np.testing.assert_array_equal(rows["action"][:, 0], np.arange(12))
@@ -72,7 +71,7 @@ def test_a_set_holds_what_the_body_showed_and_took_bit_for_bit(recorded: Path) -
 
 
 def test_every_row_has_the_time_at_which_its_observation_was_taken(recorded: Path) -> None:
-    rows = finished(recorded).episode(0)
+    rows = EpisodeSet.open(recorded).episode(0)
     assert (np.diff(rows["t_monotonic"]) == PERIOD).all() and (np.diff(rows["t_wall"]) == PERIOD).all()
     assert rows["t_sim"].tolist() == [k * PERIOD for k in range(12)]
     assert (rows["t_monotonic"][1:] - rows["t_dev_front"][1:] == 7_000_000).all()
@@ -84,12 +83,12 @@ def test_every_row_has_the_time_at_which_its_observation_was_taken(recorded: Pat
 def test_streams_keep_their_own_rate_and_lie_on_the_ticks_once_their_delay_is_taken_off(recorded: Path) -> None:
     journal = Journal(recorded.with_name("cups.episodes"))
     assert len(journal.episode(0).array("streams/force/t")) == 120
-    rows = finished(recorded).episode(0)
+    rows = EpisodeSet.open(recorded).episode(0)
     np.testing.assert_allclose(rows["stream_force"][1:-1, 0], rows["t_monotonic"][1:-1] * 1e-9, atol=1e-6)
 
 
 def test_labels_say_who_set_them_and_a_person_overrules_the_environment(recorded: Path) -> None:
-    made = finished(recorded)
+    made = EpisodeSet.open(recorded)
     assert made.episode_field("label").tolist() == ["failure", "failure"]
     assert made.episode_field("label_by").tolist() == ["env", "operator:ada"]
     assert made.episode_field("operator").tolist() == ["ada", "ada"] and made.episode_field("success").tolist() == [0, 0]
@@ -117,15 +116,6 @@ def test_a_saved_episode_opens_with_plain_zarr_and_matches_its_hash(recorded: Pa
     with pytest.raises(DatasetError, match=r"rows/action/c\.0\.0 is damaged"):
         journal.episode(0).verify()
     damaged.write_bytes(raw)
-
-
-def finished(path: Path) -> EpisodeSet:
-    """Returns the packed set (the recorder packs while nothing is recorded)."""
-    deadline = time.monotonic() + 60
-    while not path.exists() or EpisodeSet.open(path).n_episodes < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return EpisodeSet.open(path)
 
 
 def test_a_camera_that_stalls_is_stored_once_and_its_rows_say_so(tmp_path: Path) -> None:
@@ -196,6 +186,21 @@ def test_delete_last_can_be_undone_and_no_id_is_given_twice(tmp_path: Path, arm:
     with EpisodeWriter(tmp_path / "a.zarr", {}, clock=arm.clock) as recorder:  # resume goes on counting
         record(recorder, arm)
         assert [saved.id for saved in recorder.saved] == [4]
+
+
+def test_the_last_episode_waits_to_be_packed_because_it_may_be_taken_back(tmp_path: Path, arm: Arm) -> None:
+    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="idle"), clock=arm.clock) as recorder:
+        record(recorder, arm)
+        record(recorder, arm)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "a.zarr").exists() or not EpisodeSet.open(tmp_path / "a.zarr").n_episodes:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert recorder.delete_last() == 1
+        with pytest.raises(DatasetError, match="episode 0 is packed; `robolearn data delete` takes it out"):
+            recorder.delete_last()
+        record(recorder, arm)
+    assert EpisodeSet.open(tmp_path / "a.zarr").episode_field("id").tolist() == [0, 2]
 
 
 def test_a_second_recorder_on_one_set_is_refused_in_one_line(tmp_path: Path, arm: Arm) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import h5py
 import numpy as np
 
 from robolearn.core import ArraySpec, Spec
-from robolearn.data.convert._copy import built_aside
+from robolearn.data.convert._copy import Foreign, Options, Piece, built_aside, sync_file, take_over
+from robolearn.data.convert._hdf5 import demo_names, json_attribute
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError, nearest
 
@@ -70,8 +72,12 @@ def sniff(path: Path) -> bool:
     path = _file_of(Path(path))
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    with h5py.File(path) as file:
-        return any("states" in group for group in file.get("data", {}).values())
+    try:
+        with h5py.File(path) as file:
+            data = file.get("data", {})
+            return "env_args" not in getattr(data, "attrs", {}) and any("states" in group for group in data.values())
+    except (OSError, RuntimeError):  # cut off
+        return False
 
 
 def count_demos(path: Path) -> int:
@@ -85,14 +91,20 @@ def read_demo(path: str | Path, index: int = 0) -> Demo:
     path = _file_of(Path(path))
     with _open(path) as file:
         data = file["data"]
-        names = sorted(data, key=lambda name: int(name.rsplit("_", 1)[-1]))
+        names = demo_names(data, path)
         if not 0 <= index < len(names):
             raise DatasetError(f"{path}: want demonstration {index}, the file holds {len(names)}")
         group = data[names[index]]
         actions, codec, not_carried = _actions(group, path, data.attrs)
         states = np.asarray(group["states"], dtype=np.float64)
-        if len(states) != len(actions):
-            raise DatasetError(f"{path}: {names[index]}: {len(states)} states but {len(actions)} actions")
+        if len(states) != len(actions) or not len(states):
+            raise DatasetError(f"{path}: {names[index]}: want as many states as actions, got {len(states)} and {len(actions)}")
+        for what, rows in (("states", states), ("actions", actions)):
+            if rows.ndim != 2:
+                raise DatasetError(f"{path}: {names[index]}: want {what} of shape (steps, n), got {rows.shape}")
+            if not np.isfinite(rows).all():
+                row = int(np.argwhere(~np.isfinite(rows))[0][0])
+                raise DatasetError(f"{path}: {names[index]}: {what}: NaN or infinity in row {row}")
         robot, env_name = _names(data.attrs, path)
         return Demo(
             task=_task(env_name, path),
@@ -108,49 +120,87 @@ def read_demo(path: str | Path, index: int = 0) -> Demo:
         )
 
 
-def read(src: Path, dst: Path, *, task: str = "", hz: float | None = None, overwrite: bool = False) -> tuple[str, ...]:
+def scan(src: Path, *, task: str = "", hz: float | None = None) -> Foreign:
+    """Returns what a demo.hdf5 holds. task, hz: instead of the file's own."""
+    demos = [read_demo(src, index) for index in range(count_demos(src))]
+    first = demos[0]
+    for index, demo in enumerate(demos):
+        for what, got, want in (
+            ("states", demo.states.shape[1:], first.states.shape[1:]),
+            ("actions", demo.actions.shape[1:], first.actions.shape[1:]),
+        ):
+            if got != want:
+                raise DatasetError(f"{src}: demonstration {index}: {what} of shape {got}, those of the first are {want}")
+    rates = {demo.hz for demo in demos}
+    spec = Spec({}, ArraySpec(first.actions.shape[1:], "float64"), hz or first.hz, codec=first.codec)
+    lost = [f"array '{name}'" for name in first.not_carried]
+    if len(rates) > 1:
+        told = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        lost.append(f"different control rates ({told} Hz): the set says {spec.hz:g} Hz")
+    lost.append("observations, seeds, success: such a file has none; they follow from sim_state in the simulator")
+    return Foreign(
+        spec=spec,
+        task=task or first.task,
+        ends=np.cumsum([len(demo.states) for demo in demos], dtype=np.int64),
+        rows=partial(_rows, demos),
+        extra={"sim_state": ArraySpec(first.states.shape[1:], "float64", frame="world", unit="s, then the model's own")},
+        meta={"robot": first.robot, "env_name": first.env_name, "operator": "human"},
+        facts={
+            "source": [demo.source_sha256 for demo in demos],
+            "demo": list(range(len(demos))),
+            "model_sha256": [hashlib.sha256(demo.model_xml.encode()).hexdigest() for demo in demos],
+            "model_xml": [demo.model_xml for demo in demos],
+        },
+        lost=tuple(lost),
+    )
+
+
+def _rows(demos: list[Demo], piece: Piece) -> dict[str, np.ndarray]:
+    demo = demos[piece.episode]
+    return {"sim_state": demo.states[piece.start : piece.stop], "action": demo.actions[piece.start : piece.stop]}
+
+
+def read(
+    src: Path, dst: Path, *, task: str = "", hz: float | None = None, overwrite: bool = False, options: Options = Options()
+) -> tuple[str, ...]:
     """Writes all demonstrations of a demo.hdf5 as a set with `sim_state` and `action`; returns what it could not carry.
 
     Facts of each episode: source (sha256 of the file), demo, model_xml and its sha256. task, hz: instead of the file's own.
     """
-    demos = [read_demo(src, index) for index in range(count_demos(src))]
-    first = demos[0]
-    spec = Spec({}, ArraySpec(first.actions.shape[1:], "float64"), hz or first.hz, codec=first.codec)
-    extra = {"sim_state": ArraySpec(first.states.shape[1:], "float64", frame="world", unit="s, then the model's own")}
-    meta = {"robot": first.robot, "env_name": first.env_name, "operator": "human"}
-    with built_aside(dst, overwrite) as part:
-        made = EpisodeSet.create(part, spec, task=task or first.task, env={}, meta=meta, extra=extra, durable=False)
-        for index, demo in enumerate(demos):
-            model = hashlib.sha256(demo.model_xml.encode()).hexdigest()
-            facts = {"source": demo.source_sha256, "demo": index, "model_sha256": model, "model_xml": demo.model_xml}
-            made.append({"sim_state": demo.states, "action": demo.actions}, **facts)
-    lost = [f"array '{name}'" for name in first.not_carried]
-    rates = {demo.hz for demo in demos}
-    if len(rates) > 1:
-        lost.append(
-            f"different control rates ({', '.join(f'{rate:g}' for rate in sorted(rates))} Hz): the set says {spec.hz:g} Hz"
-        )
-    return (*lost, "observations, seeds, success: such a file has none; they follow from sim_state in the simulator")
+    del options  # nothing to decode
+    return take_over(scan(src, task=task, hz=hz), dst, overwrite=overwrite)
 
 
-def write(source: EpisodeSet, dst: Path, *, overwrite: bool = False) -> tuple[str, ...]:
-    """Writes a set that holds `sim_state` and the fact `model_xml` as a demo.hdf5; returns what it could not carry."""
-    models = source.episode_field("model_xml")
-    if "sim_state" not in source.keys or models is None or source.spec is None:
+def cannot_carry(source: EpisodeSet, options: Options = Options()) -> tuple[str, ...]:
+    """Returns what `write` would not carry; DatasetError where the set cannot be written at all."""
+    del options
+    if "sim_state" not in source.keys or source.episode_field("model_xml") is None or source.spec is None:
         raise DatasetError(f"{source.path}: a demo.hdf5 needs the key 'sim_state' and the fact 'model_xml', the set has not both")
+    kept = ("source", "demo", "model_sha256", "model_xml")
+    facts = [f"fact '{name}'" for name in source.facts() if name not in kept]
+    return (*(f"array '{key}'" for key in source.keys if key not in ("sim_state", "action")), *facts, *source.notes)
+
+
+def write(source: EpisodeSet, dst: Path, *, overwrite: bool = False, options: Options = Options()) -> tuple[str, ...]:
+    """Writes a set that holds `sim_state` and the fact `model_xml` as a demo.hdf5; returns what it could not carry."""
+    lost = cannot_carry(source, options)
+    models = source.episode_field("model_xml")
+    assert models is not None and source.spec is not None
     codec = next((name for name, ours in CODECS.items() if ours == source.spec.codec), source.spec.codec.upper())
     env_name = source.attrs.get("env_name") or next((env for env, task in TASKS.items() if task == source.task), "")
     info = {"env_name": env_name, "robots": source.attrs.get("robot", ""), "controller_configs": {"type": codec}}
-    with built_aside(dst, overwrite) as part, h5py.File(part, "w") as file:
-        data = file.create_group("data")
-        data.attrs["env"] = env_name
-        data.attrs["env_info"] = json.dumps(info)
-        for index in range(source.n_episodes):
-            group = data.create_group(f"demo_{index + 1}")
-            group.attrs["model_file"] = str(models[index])
-            span = source.span(index)
-            group["states"], group["actions"] = source.read("sim_state", *span), source.read("action", *span)
-    return (*(f"array '{key}'" for key in source.keys if key not in ("sim_state", "action")), *source.notes)
+    with built_aside(dst, overwrite) as part:
+        with h5py.File(part, "w") as file:
+            data = file.create_group("data")
+            data.attrs["env"] = env_name
+            data.attrs["env_info"] = json.dumps(info)
+            for index in range(source.n_episodes):
+                group = data.create_group(f"demo_{index + 1}")
+                group.attrs["model_file"] = str(models[index])
+                span = source.span(index)
+                group["states"], group["actions"] = source.read("sim_state", *span), source.read("action", *span)
+        sync_file(part)
+    return lost
 
 
 def _file_of(path: Path) -> Path:
@@ -179,10 +229,7 @@ def _open(path: Path) -> h5py.File:
 def _actions(group: h5py.Group, path: Path, attrs: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """Returns actions (steps, n), the name of their space, and the arrays that were left behind."""
     if "actions" in group:
-        info = json.loads(attrs.get("env_info", "{}"))
-        kind = info.get("controller_configs", {}).get("type", "OSC_POSE")
-        if kind == "BASIC":
-            kind = info["controller_configs"]["body_parts"]["right"]["type"]
+        kind = controller(json_attribute(attrs, path, "env_info"))
         left = tuple(sorted(set(group) - {"actions", "states"}))
         return np.asarray(group["actions"], dtype=np.float64), CODECS.get(kind, kind.lower()), left
     missing = [name for name in (*_OLD_ACTIONS, "states") if name not in group]
@@ -193,9 +240,19 @@ def _actions(group: h5py.Group, path: Path, attrs: Any) -> tuple[np.ndarray, str
     return actions, "joint_velocity", left
 
 
+def controller(info: Any) -> str:
+    """Returns robosuite's name of the action space in an env_info, in the old form or in that of 1.5."""
+    configs = info.get("controller_configs") or {}
+    if configs.get("type") == "BASIC":
+        parts: dict[str, Any] = configs.get("body_parts", {})
+        arm: dict[str, Any] = parts.get("right") or next(iter(parts.values()), {})
+        return str(arm.get("type", "OSC_POSE"))
+    return str(configs.get("type", "OSC_POSE"))
+
+
 def _names(attrs: Any, path: Path) -> tuple[str, str]:
     """Returns (robot, env), from env_info where there is one, else from names as "SawyerLift"."""
-    info = json.loads(attrs.get("env_info", "{}"))
+    info = json_attribute(attrs, path, "env_info")
     env = str(info.get("env_name", attrs.get("env", "")))
     for robot in ROBOTS:
         if env.startswith(robot):

@@ -1,0 +1,60 @@
+"""Work that fans out gives the same in this process, in others and on Ray: in order, a few items ahead, errors passed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from small_sets import make
+
+from robolearn.data._fan import Workers, fan_out
+from robolearn.data.check import Limits, check
+from robolearn.errors import BadInput, MissingDependency
+
+
+def ray_or_skip() -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'robolearn[ray]'")
+
+
+@pytest.fixture(params=[0, 2, "ray"])
+def workers(request: pytest.FixtureRequest) -> Workers:
+    if request.param == "ray":
+        ray_or_skip()
+    return request.param
+
+
+def test_results_come_in_the_order_of_the_items_and_errors_are_raised_here(workers: Workers) -> None:
+    assert list(fan_out(math.factorial, range(8), workers)) == [math.factorial(n) for n in range(8)]
+    assert list(fan_out(partial(pow, 2), [3, 4], workers)) == [8, 16]
+    with pytest.raises(ValueError, match=r"^factorial\(\) not defined for negative values$"):
+        list(fan_out(math.factorial, [3, -1], workers))
+
+
+def test_a_check_finds_the_same_whoever_does_the_work(tmp_path: Path, workers: Workers) -> None:
+    made = make(tmp_path / "a.zarr")
+    alone, shared = check(made, Limits(), 0).to_json(), check(made, Limits(), workers).to_json()
+    assert alone == shared
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    results = fan_out(abs, items(), 2)
+    assert [next(results), next(results)] == [0, 1] and len(taken) <= 8
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_negative_number_of_workers_and_a_missing_ray_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="want 0 or more, or ray, got -1"):
+        list(fan_out(abs, [1], -1))
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(MissingDependency, match=r"ray is not installed, and --workers ray needs it"):
+        list(fan_out(abs, [1], "ray"))
