@@ -120,6 +120,7 @@ def create_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str
         shards=(shard - shard % frames, *shape) if image else None,
         dtype=dtype,
         compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle" if image else "shuffle"), Crc32cCodec()),
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder a key, not three a file of pictures
     )
 
 

@@ -344,8 +344,8 @@ def test_an_element_that_never_changes_is_named(tmp_path: Path) -> None:
 
 def test_broken_and_lost_chunks_are_errors_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     make(tmp_path / "a.zarr")
-    (tmp_path / "a.zarr/data/state/c/0/0").write_bytes(b"rubbish")
-    (tmp_path / "a.zarr/data/img/c/0/0/0/0").unlink()
+    (tmp_path / "a.zarr/data/state/c.0.0").write_bytes(b"rubbish")
+    (tmp_path / "a.zarr/data/img/c.0.0.0.0").unlink()
     report = check(EpisodeSet.open(tmp_path / "a.zarr"), Limits(min_steps=8))
     assert any(flag.startswith("corrupt: state: chunk 0") for flag in report.whole)
     assert any(flag.startswith("lost: img: 1 chunk") for flag in report.whole)

@@ -273,7 +273,7 @@ def test_the_frames_of_an_old_generation_are_not_taken_for_those_of_the_new(orig
 def test_files_before_the_first_deleted_episode_are_shared_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Spec({"img": ArraySpec((8, 8, 3), "uint8")}, ArraySpec((2,)), 10.0)
     made = make(tmp_path / "a.zarr", lengths=(300, 300, 5), spec=spec, shard_rows=128)
-    first = made.path / "data/img/c/0/0/0/0"
+    first = made.path / "data/img/c.0.0.0.0"
     node = first.stat().st_ino
     delete(made.path, Selection(episodes="1"), time="now")
     assert first.stat().st_ino == node, "the first shard was copied"

@@ -152,7 +152,7 @@ def test_bad_paths_are_one_line_with_the_nearest_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_truncated_chunk_is_named_with_its_key_and_rows(tmp_path: Path, zarr_format: int) -> None:
     make(tmp_path / "a.zarr", zarr_format=zarr_format)
-    chunk = tmp_path / "a.zarr/data/state" / ("c/0/0" if zarr_format == 3 else "0.0")
+    chunk = tmp_path / "a.zarr/data/state" / ("c.0.0" if zarr_format == 3 else "0.0")
     chunk.write_bytes(chunk.read_bytes()[:40])
     with pytest.raises(DatasetError, match=r"state: chunk 0 \(rows 0 to 48\) is truncated or corrupt") as caught:
         EpisodeSet.open(tmp_path / "a.zarr").read("state")
@@ -164,7 +164,7 @@ def test_a_truncated_chunk_is_named_with_its_key_and_rows(tmp_path: Path, zarr_f
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     make(tmp_path / "a.zarr")
-    chunk = tmp_path / "a.zarr/data/action/c/0/0"
+    chunk = tmp_path / "a.zarr/data/action/c.0.0"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
