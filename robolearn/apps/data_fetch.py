@@ -14,6 +14,7 @@ from robolearn.apps import replay
 from robolearn.apps._report import write_json
 from robolearn.data import fetch
 from robolearn.data.store import EpisodeSet
+from robolearn.errors import AlreadyExists, DatasetError
 from sim_envs import _base as tasks
 
 
@@ -22,18 +23,21 @@ class Config:
     """What to fetch, and where to.
 
     name: robosuite-human or pusht; out: where to write (default data/demos/...); source: --from PATH, a local copy instead
-    of the network; json: where to write the figures; overwrite: replace what is there.
+    of the network; dry_run: only say what would be fetched; json: where to write the figures; overwrite: replace what is there.
     """
 
     name: tyro.conf.Positional[Literal["robosuite-human", "pusht"]]
     out: Path | None = None
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    dry_run: bool = False
     json: Path | None = None
     overwrite: bool = False
 
 
 def run(cfg: Config) -> int:
     """Fetches, verifies, and says what was written and under which licence."""
+    if cfg.dry_run:
+        return plan(cfg)
     if cfg.name == "robosuite-human":
         out = cfg.out or Path("data/demos/robosuite-human")
         print(fetch.fetch_robosuite_human(out, cfg.source, cfg.overwrite).strip())
@@ -47,6 +51,21 @@ def run(cfg: Config) -> int:
         print(f"{out}: {made.n_episodes} human episodes, {made.n_steps} steps at 10 Hz; replayed open loop within {error:.1e} px")
         print(f"licence: {fetch.PUSHT_LICENCE}")
     write_json(cfg.json, figures)
+    return 0
+
+
+def plan(cfg: Config) -> int:
+    """Says what would be fetched from where to where, and whether something is in the way; asks no network."""
+    human = cfg.name == "robosuite-human"
+    out = cfg.out or Path("data/demos/robosuite-human" if human else "data/demos/pusht.zarr")
+    source = cfg.source or (f"{fetch.ROBOSUITE_WHEEL}, through pip" if human else fetch.PUSHT_URL)
+    if isinstance(source, Path) and not source.exists():
+        raise DatasetError(f"{source}: no such file or folder")
+    if out.exists() and not cfg.overwrite:
+        raise AlreadyExists(out, "dataset")
+    licence = "MIT" if human else fetch.PUSHT_LICENCE
+    print(f"{out}: would be {'replaced' if out.exists() else 'written'} from {source}; licence: {licence}")
+    write_json(cfg.json, {"out": out, "source": source})
     return 0
 
 

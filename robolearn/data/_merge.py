@@ -53,6 +53,9 @@ def merge(sources: Sequence[Path], out: Path, options: MergeOptions = MergeOptio
     if len(sources) < 2:
         raise BadInput(f"merge: want two sets or more, got {len(sources)}")
     _remote.refuse_writing(_remote.locate(out))
+    places = [str(path if isinstance(path, _remote.Address) else path.resolve()) for path in map(_remote.locate, sources)]
+    if twice := next((path for path, place in zip(sources, places, strict=True) if places.count(place) > 1), None):
+        raise BadInput(f"merge: {twice} is given twice")
     if out.exists() and not options.overwrite:
         raise AlreadyExists(out, "dataset")
     datasets = [EpisodeSet.open(path) for path in sources]

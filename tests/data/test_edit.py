@@ -92,6 +92,12 @@ def test_a_merge_refuses_sets_that_differ_by_key_and_field(tmp_path: Path, here:
     assert says in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "m.zarr").exists()
 
 
+def test_a_merge_of_a_set_with_itself_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+    a = make(tmp_path / "a.zarr")
+    with pytest.raises(BadInput, match="is given twice"):
+        edit.merge([a.path, tmp_path / "x" / ".." / "a.zarr"], tmp_path / "m.zarr")
+
+
 def test_a_merge_names_another_task_or_environment(tmp_path: Path) -> None:
     make(tmp_path / "a.zarr", lengths=(5,))
     for name, task, env in (("b", "other", {"max_steps": 50}), ("c", "toy", {"max_steps": 60})):

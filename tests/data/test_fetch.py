@@ -107,3 +107,12 @@ def test_convert_says_what_it_could_not_carry(shared: Path, tmp_path: Path, caps
     assert cli.main(["data", "convert", source, str(tmp_path / "lift.zarr")]) == 2
     assert cli.main(["data", "convert", str(tmp_path / "lift.zarr"), str(tmp_path / "x"), "--to", "replay_bufer"]) == 2
     assert "did you mean 'replay_buffer'" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_from_where_to_where_and_writes_nothing(root: Path, tmp_path: Path, capsys) -> None:
+    out, source = tmp_path / "out.zarr", root / "tests/fixtures/schema1_pusht.zarr"
+    assert cli.main(["data", "fetch", "pusht", "--out", str(out), "--from", str(source), "--dry-run"]) == 0
+    assert "would be written from" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    out.mkdir()
+    assert cli.main(["data", "fetch", "pusht", "--out", str(out), "--dry-run"]) == 2
+    assert cli.main(["data", "fetch", "pusht", "--out", str(tmp_path / "b"), "--from", str(tmp_path / "no"), "--dry-run"]) == 2

@@ -19,6 +19,7 @@ from bodies import PERIOD, SPEC, Arm, Mind, Ticking, picture
 
 from robolearn.core import Flag, Outcome
 from robolearn.data._codec import Codec
+from robolearn.data.check import check
 from robolearn.data.journal import Journal
 from robolearn.data.recorder import EpisodeWriter, Recording
 from robolearn.data.store import EpisodeSet
@@ -129,6 +130,24 @@ def test_a_camera_that_stalls_is_stored_once_and_its_rows_say_so(tmp_path: Path)
     np.testing.assert_array_equal(rows["front"][3], rows["front"][8])
     assert [bool(flag & Flag.FRAME_REPEATED) for flag in rows["flags"]] == [4 <= k + 1 < 9 for k in range(12)]
     assert (rows["t_monotonic"] - rows["t_dev_front"]).max() == 5 * PERIOD + 7_000_000
+
+
+def test_a_stalled_camera_and_a_wall_clock_that_was_set_are_flagged_by_the_check(tmp_path: Path) -> None:
+    arm = Arm(stalls=range(10, 30))
+    plain = arm.step
+
+    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
+        arm.clock.wall -= 3600 * 10**9 if arm.k == 40 else 0
+        return plain(action)
+
+    arm.step = step  # type: ignore[method-assign]
+    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
+        record(recorder, arm, steps=60)
+        arm.stalls = range(0)
+        record(recorder, arm, steps=30)
+    stalled, fine = check(EpisodeSet.open(tmp_path / "a.zarr")).cards
+    assert {"stale", "repeated", "frozen", "clock_step"} <= set(stalled.codes)
+    assert not {"stale", "repeated", "frozen", "clock_step"} & set(fine.codes)
 
 
 def test_frames_at_a_cameras_own_rate_are_all_kept_and_a_tick_points_at_its_own(tmp_path: Path, arm: Arm) -> None:
