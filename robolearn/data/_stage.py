@@ -89,6 +89,8 @@ class Stage:
 
         It is the hash of the group's zarr.json, whose attribute `sha256` holds the hash of every file.
         """
+        if uneven := [name for name, array in self._arrays.items() if name.startswith("rows/") and array.rows != self.rows]:
+            raise DatasetError(f"{self.folder}: {uneven[0]} has {self._arrays[uneven[0]].rows} rows, others have {self.rows}")
         hashes = {}
         groups: set[Path] = set()
         for name, array in self._arrays.items():

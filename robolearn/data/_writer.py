@@ -52,7 +52,7 @@ class Writer:
 
     def row(self, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
         """Adds the arrays of one tick: pictures first, because a row points at them."""
-        if self.stage is None:
+        if self.stage is None or self.failed:  # a row after one that was taken half would stand in the wrong place
             return
         self.trace.phase("row")
         try:
@@ -88,7 +88,7 @@ class Writer:
             if self.failed:
                 stage.abandon()
                 self.journal.quarantine(self.id)
-                saved = self.journal.salvage(self.id, reason=f"stopped:{self.failed}")
+                saved = self.journal.salvage(self.id, {**attributes, "reason": f"stopped:{self.failed}"})
             else:
                 saved = self.journal.save(self.id, stage, {**self.begun, **attributes})
         except (OSError, RobolearnError) as error:

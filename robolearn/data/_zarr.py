@@ -63,7 +63,7 @@ def open_group(path: Path, writable: bool = False) -> zarr.Group:
         found = open_remote(path)
         return _zip_group(found) if isinstance(found, Path) else found
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = [p.name for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
         raise DatasetError(f"{path}: no such dataset{nearest(path.name, beside)}")
     try:
         if path.is_file():

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -166,8 +167,11 @@ class Journal:
         staged = (p for p in (self.folder / STAGING).glob("ep_*") if _NAME.fullmatch(p.name))
         return {int(p.name[3:]): _complete_rows(p) for p in sorted(staged)} | self.crashed()
 
-    def salvage(self, episode: int, reason: str = "salvaged") -> Saved:
-        """Makes a saved episode, labelled partial, of the complete rows that a crash left; the leftovers go to the trash."""
+    def salvage(self, episode: int, about: Mapping[str, Any] = MappingProxyType({"reason": "salvaged"})) -> Saved:
+        """Makes a saved episode, labelled partial, of the complete rows that a crash left; the leftovers go to the trash.
+
+        about: further attributes of it, besides those it was begun with.
+        """
         source = self.path(episode, CRASHED)
         rows = _complete_rows(source)
         if not rows:
@@ -176,7 +180,8 @@ class Journal:
         codecs = {line["attributes"]["codec"] for line in layout.values() if "codec" in line["attributes"]}
         begun = source / "begin.json"
         attributes = json.loads(begun.read_text()) if begun.is_file() else {}
-        attributes |= {"reason": reason, "labels": [{"label": "partial", "by": "recorder", "time": ""}]}
+        attributes |= dict(about)
+        attributes["labels"] = [*attributes.get("labels", ()), {"label": "partial", "by": "recorder", "time": ""}]
         _, stage = self.stage(Codec(codecs.pop()) if codecs else None, episode)
         try:
             _copy_rows(source, stage, layout, rows)

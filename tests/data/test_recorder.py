@@ -119,6 +119,23 @@ def test_a_saved_episode_opens_with_plain_zarr_and_matches_its_hash(recorded: Pa
     damaged.write_bytes(raw)
 
 
+def test_a_body_that_changes_its_mind_about_a_shape_ends_the_episode_at_its_last_whole_row(tmp_path: Path, capsys) -> None:
+    arm = Arm()
+    plain = arm.observe
+    arm.observe = lambda: plain() | ({"joints": np.zeros(4, np.float32)} if arm.k == 7 else {})  # type: ignore[method-assign]
+    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
+        outcome = record(recorder, arm, steps=400)
+        record(recorder, arm, steps=5)
+    assert "rows/joints: want float32(3,) as in the rows before, got float32(4,)" in outcome.reason
+    assert [saved.steps for saved in recorder.saved] == [7, 5] and "saved as partial" in capsys.readouterr().err
+    made = EpisodeSet.open(tmp_path / "a.zarr")
+    rows = made.episode(0)
+    for key in ("joints", "action"):
+        np.testing.assert_array_equal(rows[key][:, 0], np.arange(7))
+    np.testing.assert_array_equal(rows["front"], [picture(k) for k in range(7)])
+    assert made.episode_field("label").tolist() == ["partial", "failure"]
+
+
 def test_a_camera_that_stalls_is_stored_once_and_its_rows_say_so(tmp_path: Path) -> None:
     arm = Arm(stalls=range(4, 9))
     with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
