@@ -146,7 +146,8 @@ def _verbs(cfg: Config, path: Path) -> tuple[list[dict[str, Any]], int]:
         done = _watched([sys.executable, "-m", "robolearn", *words])
         seconds = time.perf_counter() - begin
         fine = done["code"] in (0, 1) if verb == "data check" else done["code"] == 0  # 1: it has findings
-        row = {"verb": verb, "seconds": seconds, **done, "code": 0 if fine else done["code"], "said": done["said"][-400:]}
+        kept = {name: value for name, value in done.items() if name != "said" or not fine}  # it names places on this computer
+        row = {"verb": verb, "seconds": seconds, **kept, "code": 0 if fine else done["code"]}
         rows.append(row)
         print(f"  {verb:<14} {_told(row)}", file=sys.stderr)
         most = max(most, _disk(cfg.out))
