@@ -45,6 +45,7 @@ class Sender:
 
     def __init__(self, memory: int, pipe: int) -> None:
         self._map = mmap.mmap(memory, 0)
+        self._marks = _shared_marks(self._map)
         self._size = len(self._map) - _HEAD
         self._pipe, self._at = pipe, 0
         os.set_blocking(pipe, False)
@@ -52,7 +53,7 @@ class Sender:
     @property
     def free(self) -> int:
         """Bytes that can be sent now."""
-        return self._size - (self._at - _MARK.unpack_from(self._map, 0)[0])
+        return self._size - (self._at - int(self._marks[0]))
 
     @property
     def used(self) -> int:
@@ -68,7 +69,7 @@ class Sender:
         self._put(_PREFIX.pack(len(header), total))
         for part in parts:
             self._put(part)
-        _MARK.pack_into(self._map, 8, self._at)
+        self._marks[1] = self._at
         with contextlib.suppress(BlockingIOError):  # thousands of marks wait there already; the shared one says it too
             os.write(self._pipe, _MARK.pack(self._at))
         return True
@@ -88,13 +89,14 @@ class Receiver:
 
     def __init__(self, memory: int, pipe: int) -> None:
         self._map = mmap.mmap(memory, 0)
+        self._marks = _shared_marks(self._map)
         self._size = len(self._map) - _HEAD
         self._pipe, self._at, self._known, self._rest = pipe, 0, 0, b""
         self.closed = False
 
     def receive(self, timeout_s: float) -> Message | None:
         """Returns the next message, None where none came in time; `closed` is True once the sender is gone and all was read."""
-        _MARK.pack_into(self._map, 0, self._at)
+        self._marks[0] = self._at
         if self._known == self._at and not self._wait(timeout_s):
             return None
         header_size, total = _PREFIX.unpack(self._take(self._at, _PREFIX.size))
@@ -111,7 +113,7 @@ class Receiver:
     def _wait(self, timeout_s: float) -> bool:
         ready, _, _ = select.select([self._pipe], [], [], timeout_s)
         if not ready:  # the pipe was full, then read empty: what was sent last stands in the shared mark, long since settled
-            self._known = max(self._known, _MARK.unpack_from(self._map, 8)[0])
+            self._known = max(self._known, int(self._marks[1]))
             return self._known > self._at
         news = os.read(self._pipe, 1 << 16)
         if not news:
@@ -129,6 +131,11 @@ class Receiver:
         first = min(count, self._size - start)
         found = self._map[_HEAD + start : _HEAD + start + first]
         return found if first == count else found + self._map[_HEAD : _HEAD + count - first]
+
+
+def _shared_marks(memory: mmap.mmap) -> np.ndarray:
+    """Returns the two marks (2,) uint64: numpy moves each as one word, struct byte by byte, and half a mark is a lie."""
+    return np.frombuffer(memory, np.uint64, 2)
 
 
 @lru_cache(maxsize=256)

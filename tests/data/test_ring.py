@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robolearn.data._ring import Receiver, Sender, new_memory
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ring(size: int) -> tuple[Sender, Receiver]:
@@ -64,3 +69,24 @@ def test_a_sender_that_is_gone_is_noticed_after_everything_was_read() -> None:
     message = receiver.receive(0.1)
     assert message is not None and message[0]["kind"] == "last" and not receiver.closed
     assert receiver.receive(0.1) is None and receiver.closed
+
+
+def test_the_room_that_is_left_is_never_misread_while_the_other_side_takes_messages() -> None:
+    memory = new_memory(1 << 16)
+    inner, outer = os.pipe()
+    code = (
+        "import sys\nfrom robolearn.data._ring import Receiver\n"
+        "receiver, count = Receiver(int(sys.argv[1]), int(sys.argv[2])), 0\n"
+        "while not receiver.closed: count += receiver.receive(0.5) is not None\n"
+        "print(count)\n"
+    )
+    command = [sys.executable, "-c", code, str(memory), str(inner)]
+    other = subprocess.Popen(command, pass_fds=(memory, inner), stdout=subprocess.PIPE, cwd=ROOT)
+    os.close(inner)
+    sender, message = Sender(memory, outer), header(np.zeros(0, np.uint8))
+    for _ in range(30_000):
+        while (used := sender.used) > 1 << 15:
+            assert used <= 1 << 16
+        assert sender.send(message), f"refused with {sender.free} bytes free"
+    os.close(outer)
+    assert other.communicate(timeout=60)[0] == b"30000\n"
