@@ -119,16 +119,18 @@ def _flagged(dataset: EpisodeSet, flags: str, report: Path | None) -> np.ndarray
 
 
 def _report(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text())["episodes"]
-        places = sorted(int(row["episode"]) for row in rows)
-        if places == list(range(len(rows))) and all(isinstance(row["flags"], list) for row in rows):
-            return list(rows)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise DatasetError(
+    strange = DatasetError(
         f"{path}: want the report of `robolearn data check --json` with the flags of every episode, got another file"
     )
+    try:
+        rows = list(json.loads(path.read_text())["episodes"])
+        places = sorted(int(row["episode"]) for row in rows)
+        whole = places == list(range(len(rows))) and all(isinstance(row["flags"], list) for row in rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise strange from error
+    if not whole:
+        raise strange
+    return rows
 
 
 def _code(flag: Any) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 
 from robolearn.data import _remote
 from robolearn.data._compose import Piece, build, travelling, united_facts
-from robolearn.data._files import append_durably, built_aside, locked
+from robolearn.data._files import append_durably, built_aside, locked, read_lines
 from robolearn.data._merge import Merged, MergeOptions, merge
 from robolearn.data._rename import rename_key, rename_set, rename_task
 from robolearn.data._select import FILTER, Selection, filter_episodes, filters, format_ranges
 from robolearn.data._trash import Batch, Change, delete, trashed, undelete
-from robolearn.data.journal import folder_of, read_lines
+from robolearn.data.journal import folder_of
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import BadInput, DatasetError, UnknownName, nearest
 

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from robolearn.data._codec import Codec, decode
-from robolearn.data._files import append_durably, sync_folder
+from robolearn.data._files import append_durably, read_lines, sync_folder
+from robolearn.data._leftovers import complete_rows, copy_rows
 from robolearn.data._stage import LAYOUT, Stage
 from robolearn.errors import DatasetError
 
@@ -90,7 +91,7 @@ class Journal:
                 shutil.rmtree(left)
                 continue
             left.replace(target)
-            rows = _complete_rows(target)
+            rows = complete_rows(target)
             if rows:
                 said.append(f"{left.name}: recording was cut off after {rows} steps; `robolearn data salvage` keeps them")
         indexed = {line["id"] for line in self.index()}
@@ -156,7 +157,7 @@ class Journal:
     def crashed(self) -> dict[int, int]:
         """Returns the complete steps, by id, of what crashes left in quarantine."""
         found = {int(match[1]): p for p in (self.folder / CRASHED).glob("ep_*") if (match := _NAME.fullmatch(p.name))}
-        return {episode: _complete_rows(path) for episode, path in sorted(found.items())}
+        return {episode: complete_rows(path) for episode, path in sorted(found.items())}
 
     def quarantine(self, episode: int) -> None:
         """Moves the staged episode into quarantine as it is."""
@@ -165,7 +166,7 @@ class Journal:
     def leftovers(self) -> dict[int, int]:
         """Returns the complete steps, by id, of what a crash left in staging, where nobody has looked yet, and in quarantine."""
         staged = (p for p in (self.folder / STAGING).glob("ep_*") if _NAME.fullmatch(p.name))
-        return {int(p.name[3:]): _complete_rows(p) for p in sorted(staged)} | self.crashed()
+        return {int(p.name[3:]): complete_rows(p) for p in sorted(staged)} | self.crashed()
 
     def salvage(self, episode: int, about: Mapping[str, Any] = MappingProxyType({"reason": "salvaged"})) -> Saved:
         """Makes a saved episode, labelled partial, of the complete rows that a crash left; the leftovers go to the trash.
@@ -173,7 +174,7 @@ class Journal:
         about: further attributes of it, besides those it was begun with.
         """
         source = self.path(episode, CRASHED)
-        rows = _complete_rows(source)
+        rows = complete_rows(source)
         if not rows:
             raise DatasetError(f"{source}: holds no complete step, so nothing can be salvaged")
         layout = {line["array"]: line for line in read_lines(source / LAYOUT)}
@@ -184,7 +185,7 @@ class Journal:
         attributes["labels"] = [*attributes.get("labels", ()), {"label": "partial", "by": "recorder", "time": ""}]
         _, stage = self.stage(Codec(codecs.pop()) if codecs else None, episode)
         try:
-            _copy_rows(source, stage, layout, rows)
+            copy_rows(source, stage, layout, rows)
             saved = self.save(episode, stage, attributes)
         except OSError:
             stage.abandon()
@@ -249,82 +250,3 @@ class Episode:
                 got = hashlib.file_digest(stream, "sha256").hexdigest()
             if got != want:
                 raise DatasetError(f"{self.path}: {name} is damaged (sha256 {got[:12]}..., want {want[:12]}...)")
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the objects of a .jsonl file; lines that are none (cut off by a crash) are left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def _raw(folder: Path, line: Mapping[str, Any]) -> np.ndarray:
-    """Returns the whole rows in the raw file of one staged array, (rows, *shape)."""
-    shape = tuple(line["shape"])
-    file = folder / line["array"] / ".".join(["c", *["0"] * (1 + len(shape))])
-    size = max(1, int(np.prod(shape))) * np.dtype(line["dtype"]).itemsize
-    rows = file.stat().st_size // size if file.is_file() else 0
-    return np.memmap(file, line["dtype"], "r", shape=(rows, *shape)) if rows else np.zeros((0, *shape), line["dtype"])
-
-
-def _complete_rows(folder: Path) -> int:
-    """Returns how many rows of a staged episode are complete: in every array, with their pictures, their clock rising."""
-    layout = {line["array"]: line for line in read_lines(folder / LAYOUT)}
-    arrays = {name: _raw(folder, line) for name, line in layout.items() if name.startswith("rows/")}
-    rows = min((len(values) for values in arrays.values()), default=0)
-    clock = arrays.get("rows/t_monotonic")
-    if clock is not None and rows:  # a power cut can leave zeros where data was promised
-        good = (np.diff(clock[:rows], prepend=0) > 0) & (clock[:rows] > 0)
-        rows = rows if good.all() else int(np.argmin(good))
-    for name, values in arrays.items():
-        if name.endswith("@frame"):
-            camera = name.removeprefix("rows/").removesuffix("@frame")
-            frames = _complete_frames(folder, layout, camera)
-            late = np.flatnonzero(values[:rows] >= frames)
-            rows = int(late[0]) if len(late) else rows
-    return rows
-
-
-def _complete_frames(folder: Path, layout: Mapping[str, Any], camera: str) -> int:
-    """Returns how many pictures of a camera lie whole in a staged episode."""
-    needed = [f"cameras/{camera}/{part}" for part in ("bytes", "ends", "t")]
-    if not all(name in layout for name in needed):
-        return 0
-    stored, ends, times = (_raw(folder, layout[name]) for name in needed)
-    count = min(int(np.searchsorted(ends, len(stored), side="right")), len(times))
-    codec = layout[needed[0]]["attributes"]["codec"]
-    while count:  # only the last ones can be damaged
-        start = int(ends[count - 2]) if count > 1 else 0
-        try:
-            decode(stored[start : int(ends[count - 1])], codec)
-            return count
-        except DatasetError:
-            count -= 1
-    return 0
-
-
-def _copy_rows(source: Path, stage: Stage, layout: Mapping[str, Any], rows: int) -> None:
-    """Copies the first `rows` rows of a staged episode, and everything that belongs to them, into a new stage."""
-    for name, line in layout.items():
-        values = _raw(source, line)
-        if name.startswith("cameras/"):
-            continue
-        count = min(len(values), rows + (name == "states")) if name.startswith(("rows/", "states")) else len(values)
-        for value in values[:count]:
-            stage.append(name, value, line["attributes"])
-    for camera in {name.split("/")[1] for name in layout if name.startswith("cameras/")}:
-        frames = _complete_frames(source, layout, camera)
-        stored, ends, times = (_raw(source, layout[f"cameras/{camera}/{part}"]) for part in ("bytes", "ends", "t"))
-        facts = layout[f"cameras/{camera}/bytes"]["attributes"]
-        for index in range(frames):
-            start = int(ends[index - 1]) if index else 0
-            stage.encoded(camera, int(times[index]), stored[start : int(ends[index])].tobytes(), facts)
-    for extra in source.iterdir():
-        if extra.is_file() and extra.name not in (LAYOUT, "zarr.json"):
-            shutil.copy2(extra, stage.folder / extra.name)

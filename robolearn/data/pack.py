@@ -18,8 +18,9 @@ import numpy as np
 
 from robolearn.core import ArraySpec, Spec
 from robolearn.data._codec import decode
+from robolearn.data._files import read_lines
 from robolearn.data.align import interpolate
-from robolearn.data.journal import Episode, Journal, read_lines
+from robolearn.data.journal import Episode, Journal
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError
 

@@ -119,6 +119,7 @@ def test_the_arm_is_drawn(page: Any) -> None:
       return new Set(Array.from({ length: 3600 }, (_, k) => data[4 * k] >> 4)).size > 4;
     }"""
     until(page, drawn)
+    assert page.evaluate(drawn), "more than four shades: something stands before the ground"
 
 
 def test_keys_move_through_rows_flags_and_episodes(page: Any) -> None:
