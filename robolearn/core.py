@@ -293,6 +293,35 @@ class Outcome:
     alarm_step: int | None = None
 
 
+@dataclass(frozen=True)
+class TeleopSample:
+    """What an input device says of one hand at one instant; nothing in it knows a robot.
+
+    t_dev_ns: when the device measured it, t_recv_ns: when we had it, both monotonic [ns]; arm: 0 right or only, 1 left.
+    Of these a device gives what it has: pose: frame_from_hand (4, 4) [m], in the device's own fixed frame, or in the torso frame
+    beside keypoints; delta: (6,) deflections in [-1, 1] (x forward, y left, z up, and turns about them), meant as speeds;
+    keypoints: (3, 3) shoulder, elbow, wrist [m] in the torso frame (x forward, y left, z up); joints: (n,) of a leader arm [rad].
+    deadman: held or not, None where the device has none (it may drive simulations only); grip: 0 open .. 1 closed;
+    events: what was pressed since the last sample (success, redo, ...); confidence: 0 .. 1.
+    """
+
+    t_dev_ns: int
+    t_recv_ns: int
+    arm: int = 0
+    pose: np.ndarray | None = None
+    delta: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    joints: np.ndarray | None = None
+    deadman: bool | None = None
+    grip: float | None = None
+    events: tuple[str, ...] = ()
+    confidence: float = 1.0
+
+
+OPERATOR_EVENTS = ("start", "stop", "success", "failure", "redo", "delete_last", "undo", "quit", "engage", "disengage")
+"""What a person can say while recording (`TeleopSample.events`, `Chunk.events`)."""
+
+
 @runtime_checkable
 class Env(Protocol):
     """A body. Simulators also have state(), restore(state) and render(camera) (see SimEnv)."""

@@ -10,6 +10,7 @@
         CheckpointError            a run folder that is missing, broken or unsafe to load
         AlreadyExists              an output that would be overwritten
         MissingDependency          an optional package or library (says the line that installs it)
+        HardwareError              a device or robot that is not there, not permitted, or stopped answering
       Findings                 1   the command worked and found something, or a bar was missed
       TrainingDiverged         1   the loss is not a number any more
       Halted                   3   stopped by an alarm
@@ -75,6 +76,10 @@ class UnknownName(BadInput):
     def __init__(self, what: str, name: str, known: Iterable[str], where: str = "") -> None:
         known = sorted(known)
         super().__init__(f"{where + ': ' if where else ''}unknown {what} '{name}'{nearest(name, known)}")
+
+
+class HardwareError(BadInput):
+    """A device or robot is not there, not permitted, or has stopped answering."""
 
 
 class Findings(RobolearnError):

@@ -224,6 +224,8 @@ class RobosuiteEnv:
             obs[f"eef_pos{suffix}"] = world_from_eef[:3, 3].astype(np.float32)
             obs[f"eef_rot6d{suffix}"] = geometry.rot6d_from_matrix(world_from_eef[:3, :3]).astype(np.float32)
             obs[f"gripper{suffix}"] = np.array([self.gripper_opening(k)], np.float32)
+            if self.config.action == "joint_abs":
+                obs[f"joint_pos{suffix}"] = self.data.qpos[self.arms[k].qpos].astype(np.float32)
         parts = [np.concatenate([p[:3, 3], geometry.rot6d_from_matrix(p[:3, :3])]) for p in self.object_poses().values()]
         obs["object"] = np.concatenate([*parts, self.data.qpos[self._joints]]).astype(np.float32)
         look = _mujoco.FAST if self.config.fast_render else _mujoco.ROBOSUITE
@@ -238,6 +240,9 @@ class RobosuiteEnv:
             obs[f"eef_pos{suffix}"] = ArraySpec((3,), names=("x", "y", "z"), unit="m", frame="world")
             obs[f"eef_rot6d{suffix}"] = ArraySpec((6,), names=ACTION_NAMES["pose_abs"][3:9], frame="world")
             obs[f"gripper{suffix}"] = ArraySpec((1,), names=("opening",), unit="m")
+            if self.config.action == "joint_abs":  # a body that is told joint angles shows them
+                n = len(self.arms[0].qpos)
+                obs[f"joint_pos{suffix}"] = ArraySpec((n,), names=tuple(f"q{i}" for i in range(n)), unit="rad")
         poses = ACTION_NAMES["pose_abs"][:9]
         names = [f"{thing.name}_{axis}" for thing in self.task_facts.things for axis in poses] + list(self.task_facts.joints)
         obs["object"] = ArraySpec((len(names),), names=tuple(names), unit="m, rad", frame="world")

@@ -1,0 +1,1 @@
+"""Teleoperation: pure geometry, no torch and no device."""
