@@ -1,0 +1,69 @@
+"""Wires a device to a body: which drive its arms need, from which model the retargeting reads the arm, who may drive what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mujoco
+
+from hardware._base import Device
+from robolearn import geometry
+from robolearn.core import Env, SimEnv
+from robolearn.errors import SpecMismatch
+from robolearn.teleop.arm import Arm
+from robolearn.teleop.clutch import Aligner, Clutch, Feel
+from robolearn.teleop.drives import Drive, JointDrive, simple_drives
+from robolearn.teleop.follow import Sew
+from robolearn.teleop.mount import TABLE
+from robolearn.teleop.pilot import Pilot, Seat
+
+
+def may_drive(device: Device, name: str, body: Env) -> None:
+    """Raises SpecMismatch where a device without a dead-man switch would move something real."""
+    if not device.deadman and not isinstance(body, SimEnv):
+        raise SpecMismatch(f"device {name} has no dead-man switch, so it may drive simulations only; use one that has")
+
+
+def pilot(
+    body: Any, device: Device, feel: Feel = Feel(), clock: Callable[[], float] = time.monotonic, live: bool | None = None
+) -> Pilot:
+    """Returns the person at `device` as the mind of `body`."""
+    drives = drives_of(body, device.kind)
+    if device.arms < len(drives):
+        raise SpecMismatch(f"the body has {len(drives)} arms, the device {device.arms}; use one with a hand for each")
+    seats = [Seat(drive, Clutch(feel), hand) for hand, drive in enumerate(drives)]
+    return Pilot(body.spec, device.read, seats, clock, live=device.kind != "delta" if live is None else live)
+
+
+def drives_of(body: Any, kind: str) -> Sequence[Drive]:
+    """Returns one drive for each arm of a body."""
+    if body.spec.codec != "joint_abs":
+        if kind == "joints":
+            raise SpecMismatch(
+                f"a leader arm gives joint angles, the body takes '{body.spec.codec}'; record with --action joint_abs"
+            )
+        return simple_drives(body.spec)
+    return [joint_drive(body, k) for k in range(len(body.arms))]
+
+
+def joint_drive(body: Any, k: int) -> JointDrive:
+    """Returns the drive of arm `k` of a robosuite body that is told joint angles; the arm is read from the body's own model."""
+    part, model, data = body.arms[k], body.model, body.data
+    hand = int(model.site_bodyid[part.site])
+    hand_from_grip = geometry.pose(model.site_pos[part.site], geometry.matrix_from_quat_wxyz(model.site_quat[part.site]))
+    mujoco.mj_kinematics(model, data)
+    world_from_base = geometry.pose(data.xpos[part.base], data.xmat[part.base].reshape(3, 3))
+    follower = Sew(arm_of(body, k), body.spec.hz)
+    return JointDrive(
+        follower, world_from_base, geometry.inverse(hand_from_grip), TABLE, body.suffixes[k], Aligner(len(part.qpos))
+    )
+
+
+def arm_of(body: Any, k: int = 0) -> Arm:
+    """Returns arm `k` of a robosuite body as the retargeting knows it, down to the body that carries the grip site."""
+    part, model = body.arms[k], body.model
+    by_address = {int(model.jnt_qposadr[j]): model.joint(j).name for j in range(model.njnt)}
+    joints = [by_address[int(address)] for address in part.qpos]
+    return Arm.from_mjcf(model, model.body(part.base).name, joints, model.body(int(model.site_bodyid[part.site])).name)
