@@ -17,6 +17,7 @@ import numpy as np
 from robolearn import geometry
 from robolearn.errors import BadInput
 from robolearn.teleop import _read
+from robolearn.teleop._axis import Plan
 
 Array = np.ndarray
 SKEW = 0.02  # [rad] how far from perpendicular consecutive axes may be
@@ -41,6 +42,7 @@ class Arm:
     high: Array
     joint_names: tuple[str, ...] = ()
     anchors: Array | None = None
+    exact: bool = True  # False: axes that are nearly perpendicular count as perpendicular, as published
 
     @classmethod
     def from_mjcf(
@@ -109,6 +111,11 @@ class Arm:
     def lower_axis(self) -> Array:
         """The forearm's direction a_5 = +-h_5 (3,) at q = 0."""
         return self.axes[4] * (1.0 if self.axes[4] @ (self.wrist - self.elbow) >= 0 else -1.0)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the scalar solver needs, computed once."""
+        return Plan(self)
 
     @cached_property
     def joint_points(self) -> Array:

@@ -97,7 +97,7 @@ class Pilot:
         return Chunk(self._action[None], self._tick, events=self._events)
 
     def _drive(self, k: int, seat: Seat, obs: Obs, samples: list[TeleopSample]) -> tuple[Array, bool, str, float]:
-        """Returns the action block of one arm, whether its hand is engaged, what holds it still, and the age of its sample [s]."""
+        """Returns the action block of an arm, whether its hand is engaged, what holds it still, and its sample's age [s]."""
         now = self.clock()
         measured = seat.drive.measured(obs)
         for sample in samples:

@@ -1,0 +1,113 @@
+"""One stage of the sequential solution: R(k1, qa) R(k2, qb) a = v for two joints, exactly, in a box, or damped near its pole.
+
+With e1 = k2 x k1, alpha = atan2(a.e1, a.k1) and z = v.k1, x = v.e1, y = v.k2 the alignment of the two sides is
+    f(qa, qb) = cos(qb + alpha) z + sin(qb + alpha) (x cos qa + y sin qa),
+which has only saddles beside its global minimum and maximum: over a box the best point is exact inside it, or on an edge.
+"""
+
+from __future__ import annotations
+
+from math import atan2, ceil, cos, hypot, inf, pi, sin
+
+from robolearn.teleop._subproblems import Vec, cross, dot, sp1, sp4, turned
+
+POLE = 1e-9  # below this the first angle does not matter
+Pair = tuple[float, float]
+
+
+def fitted(angle: float, low: float, high: float, near: float) -> float | None:
+    """Returns angle + 2 pi n in [low, high] that is nearest to `near`, None where there is none."""
+    angle += 2 * pi * round((near - angle) / (2 * pi))
+    if low <= angle <= high:
+        return angle
+    if angle < low:
+        angle += 2 * pi * ceil((low - angle) / (2 * pi))
+        return angle if angle <= high else None
+    angle -= 2 * pi * ceil((angle - high) / (2 * pi))
+    return angle if angle >= low else None
+
+
+class Stage:
+    """The joints a and b with axes k1 and k2, and the direction `a` that they turn onto a target."""
+
+    def __init__(self, k1: Vec, k2: Vec, a: Vec, exact: bool = True) -> None:
+        self.k1, self.k2, self.a = k1, k2, a
+        self.e1 = cross(k2, k1)
+        self.alpha = atan2(dot(a, self.e1), dot(a, k1))
+        self.skewed = exact and max(abs(dot(k1, k2)), abs(dot(k2, a))) > POLE
+
+    def pole_distance(self, v: Vec) -> float:
+        """Returns r: the sine of the angle between the target and the first axis."""
+        return hypot(dot(v, self.e1), dot(v, self.k2))
+
+    def solutions(self, v: Vec, near_a: float) -> tuple[Pair, Pair]:
+        """Returns the two (qa, qb) that align a with v; on the pole qa stays near `near_a`."""
+        x, y, z = dot(v, self.e1), dot(v, self.k2), dot(v, self.k1)
+        r = hypot(x, y)
+        b = atan2(r, z)
+        if r < POLE:
+            return (near_a, b - self.alpha), (near_a, -b - self.alpha)
+        if self.skewed:
+            return self._skewed(v, near_a)
+        qa = atan2(y, x)
+        return (qa, b - self.alpha), (qa + pi, -b - self.alpha)
+
+    def carry(self, qa: float, qb: float, v: Vec) -> Vec:
+        """Returns R(k2, -qb) R(k1, -qa) v: a target as the joints behind this stage see it."""
+        return turned(self.k2, -qb, turned(self.k1, -qa, v))
+
+    def best_in_box(self, v: Vec, low: Pair, high: Pair, near: Pair) -> Pair:
+        """Returns the (qa, qb) in the box that brings a nearest to v, of equals the one nearest to `near`."""
+        exact = []
+        for qa, qb in self.solutions(v, near[0]):
+            fit_a, fit_b = fitted(qa, low[0], high[0], near[0]), fitted(qb, low[1], high[1], near[1])
+            if fit_a is not None and fit_b is not None:
+                exact.append((abs(fit_a - near[0]) + abs(fit_b - near[1]), fit_a, fit_b))
+        if exact:
+            _, qa, qb = min(exact)
+            return qa, qb
+        x, y, z = dot(v, self.e1), dot(v, self.k2), dot(v, self.k1)
+        best, best_value = near, -inf
+        for qa, qb in self._edges(x, y, z, low, high, near):
+            value = cos(qb + self.alpha) * z + sin(qb + self.alpha) * (x * cos(qa) + y * sin(qa))
+            if value > best_value:
+                best, best_value = (qa, qb), value
+        return best
+
+    def best_b(self, v: Vec, qa: float, low: float, high: float, near: float) -> float:
+        """Returns the qb in [low, high] that is best once qa is given."""
+        x, y, z = dot(v, self.e1), dot(v, self.k2), dot(v, self.k1)
+        return self._b_on_edge(x * cos(qa) + y * sin(qa), z, low, high, near)
+
+    def _skewed(self, v: Vec, near_a: float) -> tuple[Pair, Pair]:
+        angles, _ = sp4(self.k1, self.a, self.k2, dot(v, self.k1))
+        found = []
+        for qb in angles:
+            qa, conditioning = sp1(turned(self.k2, qb, self.a), v, self.k1)
+            found.append((qa if conditioning > POLE else near_a, qb))
+        if not found:
+            return (near_a, 0.0), (near_a, 0.0)
+        return found[0], found[-1]
+
+    def _edges(self, x: float, y: float, z: float, low: Pair, high: Pair, near: Pair) -> list[Pair]:
+        sides = [qa for qa in (low[0], high[0]) if abs(qa) < inf]
+        points = [(qa, self._b_on_edge(x * cos(qa) + y * sin(qa), z, low[1], high[1], near[1])) for qa in sides]
+        ends = [qb for qb in (low[1], high[1]) if abs(qb) < inf]
+        points += [(self._a_on_edge(x, y, sin(qb + self.alpha), low[0], high[0], near[0]), qb) for qb in ends]
+        return points
+
+    def _b_on_edge(self, w: float, z: float, low: float, high: float, near: float) -> float:
+        best = atan2(w, z) - self.alpha
+        fit = fitted(best, low, high, near)
+        if fit is not None:
+            return fit
+        return max((low, high), key=lambda qb: cos(qb - best))
+
+    def _a_on_edge(self, x: float, y: float, s: float, low: float, high: float, near: float) -> float:
+        if hypot(x, y) < POLE or abs(s) < 1e-15:
+            return min(max(near, low), high)
+        best = atan2(y, x) if s > 0 else atan2(-y, -x)
+        fit = fitted(best, low, high, near)
+        if fit is not None:
+            return fit
+        return max((low, high), key=lambda qa: cos(qa - best))
