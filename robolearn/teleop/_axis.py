@@ -21,12 +21,16 @@ Angles = tuple[float, ...]
 class Axes(Protocol):
     """What the solver reads of an arm."""
 
-    axes: Array
-    low: Array
-    high: Array
-    hand_rotation: Array
-    exact: bool
-
+    @property
+    def axes(self) -> Array: ...
+    @property
+    def low(self) -> Array: ...
+    @property
+    def high(self) -> Array: ...
+    @property
+    def hand_rotation(self) -> Array: ...
+    @property
+    def exact(self) -> bool: ...
     @property
     def upper_axis(self) -> Array: ...
     @property
@@ -69,12 +73,12 @@ class Plan:
         for cost_1, a, b in self._fits(0, one.solutions(t.upper, q[0]), q):
             if cost_1 >= least:
                 break
-            fore, point, side = one.carry(a, b, t.fore), one.carry(a, b, t.point), one.carry(a, b, t.side)
+            fore, point, side = one.carry_all(a, b, t.fore, t.point, t.side)
             for cost_2, c, d in self._fits(2, two.solutions(fore, q[2]), q):
                 cost_2 += cost_1
                 if cost_2 >= least:
                     break
-                point_2, side_2 = two.carry(c, d, point), two.carry(c, d, side)
+                point_2, side_2 = two.carry_all(c, d, point, side)
                 for cost_3, e, f in self._fits(4, three.solutions(point_2, q[4]), q):
                     cost_3 += cost_2
                     if cost_3 >= least:
@@ -89,9 +93,9 @@ class Plan:
         upper, fore, point, side = t.upper, t.fore, t.point, t.side
         one, two, three = self.stages
         a, b = one.best_in_box(upper, (low[0], low[1]), (high[0], high[1]), (q[0], q[1]))
-        fore, point, side = one.carry(a, b, fore), one.carry(a, b, point), one.carry(a, b, side)
+        fore, point, side = one.carry_all(a, b, fore, point, side)
         c, d = two.best_in_box(fore, (low[2], low[3]), (high[2], high[3]), (q[2], q[3]))
-        point, side = two.carry(c, d, point), two.carry(c, d, side)
+        point, side = two.carry_all(c, d, point, side)
         e, f = three.best_in_box(point, (low[4], low[5]), (high[4], high[5]), (q[4], q[5]))
         g = self.last_in(three.carry(e, f, side), low[6], high[6], q[6])
         return (a, b, c, d, e, f, g)
@@ -115,13 +119,12 @@ class Plan:
         """Returns the angles [rad] left of the upper arm, the forearm and the hand's rotation."""
         one, two, three = self.stages
         a, b, c, d, e, f, g = q
-        fore, point, side = one.carry(a, b, t.fore), one.carry(a, b, t.point), one.carry(a, b, t.side)
-        point, side = two.carry(c, d, point), two.carry(c, d, side)
+        upper, fore, point, side = one.carry_all(a, b, t.upper, t.fore, t.point, t.side)
+        fore, point, side = two.carry_all(c, d, fore, point, side)
+        point, side = three.carry_all(e, f, point, side)
         seventh, sixth = self.h[6], self.h[5]
-        point = turned(seventh, -g, three.carry(e, f, point))
-        side = turned(seventh, -g, three.carry(e, f, side))
-        upper_left = between(one.carry(a, b, t.upper), one.a)
-        lower_left = between(two.carry(c, d, fore), two.a)
+        point, side = turned(seventh, -g, point), turned(seventh, -g, side)
+        upper_left, lower_left = between(upper, one.a), between(fore, two.a)
         third, want = cross(point, side), cross(seventh, sixth)
         total = 0.0
         for got, wish in ((point, seventh), (side, sixth), (third, want)):
@@ -133,9 +136,9 @@ class Plan:
         one, two, three = self.stages
         found = []
         for a, b in one.solutions(t.upper, q[0]):
-            fore, point, side = one.carry(a, b, t.fore), one.carry(a, b, t.point), one.carry(a, b, t.side)
+            fore, point, side = one.carry_all(a, b, t.fore, t.point, t.side)
             for c, d in two.solutions(fore, q[2]):
-                point_2, side_2 = two.carry(c, d, point), two.carry(c, d, side)
+                point_2, side_2 = two.carry_all(c, d, point, side)
                 for e, f in three.solutions(point_2, q[4]):
                     found.append((a, b, c, d, e, f, self.last(three.carry(e, f, side_2), q[6])))
         return found

@@ -17,7 +17,9 @@ from robolearn.errors import MissingDependency, UnknownName
 from robolearn.teleop.arm import Arm
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """Where an arm is in robosuite's models. meshes: False where MuJoCo does not compile them."""
+
     folder: str
     base: str
     joints: tuple[str, ...]
@@ -35,14 +37,14 @@ def _baxter(side: str) -> tuple[str, ...]:
 
 
 _ARMS = {
-    "panda": _Entry("panda", "link0", tuple(f"joint{i}" for i in range(1, 8)), "right_hand"),
-    "iiwa": _Entry("iiwa", "base", tuple(f"joint_{i}" for i in range(1, 8)), "right_hand"),
-    "kinova3": _Entry("kinova3", "base", tuple(f"Actuator{i}" for i in range(1, 8)), "right_hand"),
-    "gr1_right": _Entry("gr1", "right_arm_mount", _gr1("right"), "right_eef"),
-    "gr1_left": _Entry("gr1", "left_arm_mount", _gr1("left"), "left_eef"),
-    "sawyer": _Entry("sawyer", "base", tuple(f"right_j{i}" for i in range(7)), "right_hand", meshes=False),
-    "baxter_right": _Entry("baxter", "base", _baxter("right"), "right_hand", meshes=False),
-    "baxter_left": _Entry("baxter", "base", _baxter("left"), "left_hand", meshes=False),
+    "panda": Entry("panda", "link0", tuple(f"joint{i}" for i in range(1, 8)), "right_hand"),
+    "iiwa": Entry("iiwa", "base", tuple(f"joint_{i}" for i in range(1, 8)), "right_hand"),
+    "kinova3": Entry("kinova3", "base", tuple(f"Actuator{i}" for i in range(1, 8)), "right_hand"),
+    "gr1_right": Entry("gr1", "right_arm_mount", _gr1("right"), "right_eef"),
+    "gr1_left": Entry("gr1", "left_arm_mount", _gr1("left"), "left_eef"),
+    "sawyer": Entry("sawyer", "base", tuple(f"right_j{i}" for i in range(7)), "right_hand", meshes=False),
+    "baxter_right": Entry("baxter", "base", _baxter("right"), "right_hand", meshes=False),
+    "baxter_left": Entry("baxter", "base", _baxter("left"), "left_hand", meshes=False),
 }
 
 
@@ -51,21 +53,25 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_ARMS))
 
 
+def entry(name: str) -> Entry:
+    """Returns where an arm is in its model; UnknownName with the nearest one."""
+    if name not in _ARMS:
+        raise UnknownName("arm", name, _ARMS)
+    return _ARMS[name]
+
+
 @cache
 def arm(name: str) -> Arm:
     """Returns one arm; UnknownName with the nearest one."""
-    if name not in _ARMS:
-        raise UnknownName("arm", name, _ARMS)
-    entry = _ARMS[name]
-    return Arm.from_mjcf(model(name), entry.base, entry.joints, entry.hand, name)
+    part = entry(name)
+    return Arm.from_mjcf(model(name), part.base, part.joints, part.hand, name)
 
 
 @cache
 def model(name: str) -> mujoco.MjModel:
     """Returns the compiled model that an arm is read from."""
-    entry = _ARMS[name]
     path = path_of(name)
-    return mujoco.MjModel.from_xml_path(str(path)) if entry.meshes else _bare(path)
+    return mujoco.MjModel.from_xml_path(str(path)) if entry(name).meshes else _bare(path)
 
 
 def path_of(name: str) -> Path:
@@ -73,7 +79,7 @@ def path_of(name: str) -> Path:
     found = importlib.util.find_spec("robosuite")
     if found is None or found.origin is None:
         raise MissingDependency("robosuite", f"the model of {name}", "pip install robosuite==1.5.1")
-    return Path(found.origin).parent / "models" / "assets" / "robots" / _ARMS[name].folder / "robot.xml"
+    return Path(found.origin).parent / "models" / "assets" / "robots" / entry(name).folder / "robot.xml"
 
 
 def _bare(path: Path) -> mujoco.MjModel:
