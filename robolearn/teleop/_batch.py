@@ -126,4 +126,5 @@ def _turned(xp: Any, k: Any, angle: Any, v: Any) -> Any:
 
 
 def _unit(xp: Any, v: Any) -> Any:
-    return v / xp.sqrt(_dot(xp, v, v))[..., None]
+    length = xp.sqrt(_dot(xp, v, v))[..., None]
+    return v / xp.where(length > 0, length, xp.full_like(length, np.nan))
