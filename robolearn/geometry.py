@@ -96,3 +96,32 @@ def rotation_z(yaw: ArrayLike) -> Array:
 def wrap(angle: ArrayLike) -> Array:
     """Returns `angle` [rad] in [-pi, pi)."""
     return (np.asarray(angle) + np.pi) % (2 * np.pi) - np.pi
+
+
+def torso_frame(shoulder_right: ArrayLike, shoulder_left: ArrayLike, below: ArrayLike) -> Array:
+    """Returns world_from_torso (4, 4) [m]: between the shoulders, x forward, y left, z up; NaN where the points give none.
+
+    `below` is any point under the shoulders, such as the middle of the hips. ("MakeFrame" of SEW-Mimic, arXiv 2602.01632.)
+    """
+    right, left, below = (np.asarray(point, dtype=float) for point in (shoulder_right, shoulder_left, below))
+    origin = (left + right) / 2
+    y = _unit(left - right)
+    x = _unit(np.cross(y, origin - below))
+    return pose(origin, np.stack([x, y, np.cross(x, y)], axis=-1))
+
+
+def hand_frame(wrist: ArrayLike, index: ArrayLike, pinky: ArrayLike) -> Array:
+    """Returns world_from_hand (3, 3): x where the fingers point, z to the thumb's side; NaN where the points give none.
+
+    y is the palm's normal on the right hand and the back's on the left, so that a mirrored body gives M H M, M = diag(1, -1, 1).
+    """
+    wrist, index, pinky = (np.asarray(point, dtype=float) for point in (wrist, index, pinky))
+    x = _unit((index + pinky) / 2 - wrist)
+    y = _unit(np.cross(index - pinky, x))
+    return np.stack([x, y, np.cross(x, y)], axis=-1)
+
+
+def _unit(vector: Array) -> Array:
+    """Returns the vector (..., 3) at length 1, NaN where it is shorter than a nanometre."""
+    length = np.linalg.norm(vector, axis=-1, keepdims=True)
+    return np.where(length > 1e-9, vector / np.maximum(length, 1e-9), np.nan)

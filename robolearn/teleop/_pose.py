@@ -85,7 +85,12 @@ def solve(arm: Arm, target: Target, q: Angles, search: bool = True) -> Found:
     if best is None:
         best = settle(arm, target, q)
     left, far = errors(arm, target, np.array(best))
-    return Found(best, left, far, roots.clipped)
+    if max(far, left[2]) > 1e-9:  # near a stretched arm the root is ill posed, and Newton's steps are not
+        polished = settle(arm, target, best)
+        left_2, far_2 = errors(arm, target, np.array(polished))
+        if far_2 + left_2[2] < far + left[2]:
+            best, left, far = polished, left_2, far_2
+    return Found(best, left, far, roots.clipped and far > 1e-6)
 
 
 def _by_steps(arm: Arm, target: Target, q: Angles) -> Found:

@@ -1,0 +1,143 @@
+"""mink as the peer: the same objective as SEW retargeting, which mink 1.2 has no task for, and the hand's pose alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mink
+import mujoco
+import numpy as np
+
+from robolearn import geometry
+from robolearn.apps._teleop_streams import Target
+from robolearn.teleop import robots
+from robolearn.teleop.arm import Arm
+
+Array = np.ndarray
+MOST_STEPS = 50
+DAMPING = 1e-6
+CLOSE = 1e-3  # [rad] and [m]: what counts as converged
+
+
+class AxisAlign(mink.Task):
+    """Brings a direction fixed in a body onto a direction of the world: e = R a - u (3,), de/dq = -[R a]x J_turn (3, nv)."""
+
+    def __init__(self, body: int, axis_in_body: Array, cost: float = 1.0) -> None:
+        super().__init__(cost=np.full(3, cost), gain=1.0, lm_damping=0.0)
+        self.body, self.axis, self.target = body, axis_in_body, np.array([0.0, 0.0, 1.0])
+
+    def direction(self, configuration: mink.Configuration) -> Array:
+        """Returns the direction now (3,), in the world."""
+        return configuration.data.xmat[self.body].reshape(3, 3) @ self.axis
+
+    def compute_error(self, configuration: mink.Configuration) -> Array:
+        """Returns the error (3,)."""
+        return self.direction(configuration) - self.target
+
+    def compute_jacobian(self, configuration: mink.Configuration) -> Array:
+        """Returns the Jacobian (3, nv)."""
+        turn = np.zeros((3, configuration.model.nv))
+        mujoco.mj_jacBody(configuration.model, configuration.data, None, turn, self.body)
+        return np.cross(turn.T, self.direction(configuration)).T
+
+
+class Mink:
+    """One arm under mink: solver daqp, gain 1, damping 1e-6, joint limits on, at most 50 steps."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.arm, self.model = arm, alone(arm.name)
+        entry = robots.entry(arm.name)
+        self.configuration = mink.Configuration(self.model)
+        self.qpos = [int(self.model.joint(name).qposadr[0]) for name in arm.joint_names]
+        self.put(np.zeros(7))
+        base = self.configuration.data.xmat[self.model.body(entry.base).id].reshape(3, 3)
+        self.world_from_base = geometry.pose(self.configuration.data.xpos[self.model.body(entry.base).id], base)
+        self.aligned = [self._align(joint, base @ axis) for joint, axis in ((2, arm.upper_axis), (4, arm.lower_axis))]
+        self.turn = mink.FrameTask(entry.hand, "body", position_cost=0.0, orientation_cost=1.0, gain=1.0)
+        self.hand = mink.FrameTask(entry.hand, "body", position_cost=1.0, orientation_cost=1.0, gain=1.0)
+        self.limits: list[Any] = [mink.ConfigurationLimit(self.model)]
+
+    def same_objective(self, target: Target, start: Array) -> tuple[Array, bool, int]:
+        """Returns (q (7,), converged, steps) for both limb directions and the hand's rotation."""
+        self._aim(target)
+        return self._solve([*self.aligned, self.turn], start)
+
+    def _aim(self, target: Target) -> None:
+        rotation = self.world_from_base[:3, :3]
+        self.aligned[0].target, self.aligned[1].target = rotation @ target.upper, rotation @ target.lower
+        self.turn.set_target(mink.SE3.from_matrix(geometry.pose(np.zeros(3), rotation @ target.hand)))
+
+    def hand_pose(self, target: Target, start: Array) -> tuple[Array, bool, int]:
+        """Returns (q (7,), converged, steps) for the hand's pose alone."""
+        self.hand.set_target(mink.SE3.from_matrix(self.world_from_base @ geometry.pose(target.position, target.hand)))
+        return self._solve([self.hand], start)
+
+    def follow(self, targets: Sequence[Target], start: Array, hz: float, max_speed: float) -> Array:
+        """Returns the joint angles (n, 7) of one step a frame on the same objective, no joint faster than `max_speed` [rad/s]."""
+        speed = mink.VelocityLimit(self.model, {name: max_speed for name in self.arm.joint_names})
+        self.put(start)
+        out = []
+        for target in targets:
+            self._aim(target)
+            tasks = [*self.aligned, self.turn]
+            v = mink.solve_ik(self.configuration, tasks, 1 / hz, "daqp", damping=DAMPING, limits=[*self.limits, speed])
+            self.configuration.integrate_inplace(v, 1 / hz)
+            out.append(self.configuration.q[self.qpos].copy())
+        return np.array(out)
+
+    def put(self, q: Array) -> None:
+        """Puts the arm at q (7,)."""
+        full = self.model.qpos0.copy()
+        full[self.qpos] = q
+        self.configuration.update(full)
+
+    def step(self, tasks: Sequence[Any], limits: Sequence[Any]) -> None:
+        """Moves the arm one step."""
+        v = mink.solve_ik(self.configuration, list(tasks), 1.0, "daqp", damping=DAMPING, limits=list(limits))
+        self.configuration.integrate_inplace(v, 1.0)
+
+    def converged(self, tasks: Sequence[Any]) -> bool:
+        """Returns whether every error is below 1e-3 rad and m."""
+        for task in tasks:
+            error = task.compute_error(self.configuration)
+            if task is self.turn:
+                error = error[3:]
+            if np.linalg.norm(error) >= CLOSE:
+                return False
+        return True
+
+    def _align(self, joint: int, axis: Array) -> AxisAlign:
+        body = int(self.model.jnt_bodyid[self.model.joint(self.arm.joint_names[joint]).id])
+        return AxisAlign(body, self.configuration.data.xmat[body].reshape(3, 3).T @ axis)
+
+    def _solve(self, tasks: Sequence[Any], start: Array) -> tuple[Array, bool, int]:
+        self.put(start)
+        for k in range(MOST_STEPS):
+            if self.converged(tasks):
+                return self.configuration.q[self.qpos].copy(), True, k
+            try:
+                self.step(tasks, self.limits)
+            except mink.MinkError:
+                return self.configuration.q[self.qpos].copy(), False, k
+        return self.configuration.q[self.qpos].copy(), self.converged(tasks), MOST_STEPS
+
+
+def alone(name: str) -> mujoco.MjModel:
+    """Returns an arm's model with its own seven joints only, so that mink has no other joint to think about."""
+    keep = set(robots.entry(name).joints)
+    model = robots.model(name)
+    if {model.joint(j).name for j in range(model.njnt)} == keep:
+        return model
+    spec = mujoco.MjSpec.from_file(str(robots.path_of(name)))
+    for actuator in list(spec.actuators):
+        spec.delete(actuator)
+    if not robots.entry(name).meshes:
+        for geom in list(spec.geoms):
+            spec.delete(geom)
+        for mesh in list(spec.meshes):
+            spec.delete(mesh)
+    for joint in list(spec.joints):
+        if joint.name not in keep:
+            spec.delete(joint)
+    return spec.compile()
