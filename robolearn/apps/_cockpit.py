@@ -53,7 +53,6 @@ def drives_of(body: Any, kind: str) -> Sequence[Drive]:
 def joint_drive(body: Any, k: int) -> JointDrive:
     """Returns the drive of arm `k` of a robosuite body that is told joint angles; the arm is read from the body's own model."""
     part, model, data = body.arms[k], body.model, body.data
-    hand = int(model.site_bodyid[part.site])
     hand_from_grip = geometry.pose(model.site_pos[part.site], geometry.matrix_from_quat_wxyz(model.site_quat[part.site]))
     mujoco.mj_kinematics(model, data)
     world_from_base = geometry.pose(data.xpos[part.base], data.xmat[part.base].reshape(3, 3))

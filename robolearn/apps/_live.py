@@ -1,22 +1,13 @@
-"""Recording at the body's own pace: a simulator that keeps time like an arm, and episodes that go through the recorder."""
+"""Bodies for recording at an arm's own pace: a simulator that keeps time, and one that ends when success has lasted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from robolearn.clock import Rate, now_ns
-from robolearn.core import Env, Flag, Obs, Outcome, SimEnv, Step
-from robolearn.data.recorder import EpisodeWriter, Recording
-from robolearn.data.store import EpisodeSet
-from robolearn.errors import Findings
-from robolearn.rollout import rollout
-from sim_envs import _base
+from robolearn.core import Env, Flag, Obs, Step
 
 
 class Paced:
@@ -28,7 +19,10 @@ class Paced:
 
     def reset(self, seed: int | None = None) -> Obs:
         """Starts an episode of the body inside; its first tick is now."""
-        obs = self.inner.reset(seed)
+        return self.begin(self.inner.reset(seed))
+
+    def begin(self, obs: Obs) -> Obs:
+        """Takes now as the first tick, for a body that was put somewhere otherwise than by `reset`; returns `obs`."""
         self._rate = Rate(self.spec.hz)
         self._rate.wait()
         return obs
@@ -45,16 +39,25 @@ class Paced:
         self.inner.close()
 
 
-def record_live(
-    out: Path, body: SimEnv, facts: Mapping[str, Any], seeds: range, tell: Callable[[Outcome], None], how: Recording = Recording()
-) -> EpisodeSet:
-    """Records one episode for each seed, driven by the scripted expert in real time; failures are kept and labelled."""
-    paced = Paced(body)
-    max_steps = body.config.max_steps  # type: ignore[attr-defined]
-    with closing(body), EpisodeWriter(out, facts, how, state=body.state) as recorder:
-        for seed in seeds:
-            expert = _base.expert(body, seed)
-            tell(rollout(paced, expert, max_steps=max_steps, seed=seed, sinks=[recorder], source="expert"))
-        if seeds and not recorder.saved:
-            raise Findings(f"{out}: no episode was saved")
-    return EpisodeSet.open(out)
+class Lasting:
+    """A body whose episodes end when success was held for `ticks` ticks in a row; 0: only a person ends them."""
+
+    def __init__(self, inner: Env, ticks: int) -> None:
+        self.inner, self.spec, self.ticks = inner, inner.spec, ticks
+        self._held = 0
+
+    def reset(self, seed: int | None = None) -> Obs:
+        """Starts an episode of the body inside."""
+        self._held = 0
+        return self.inner.reset(seed)
+
+    def step(self, action: np.ndarray) -> Step:
+        """Moves the body inside; what ends an episode for another reason than success still ends it."""
+        step = self.inner.step(action)
+        self._held = self._held + 1 if step.success else 0
+        over = bool(self.ticks) and self._held >= self.ticks
+        return replace(step, terminated=over or (step.terminated and not step.success))
+
+    def close(self) -> None:
+        """Closes the body inside."""
+        self.inner.close()

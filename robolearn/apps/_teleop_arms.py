@@ -1,9 +1,8 @@
-"""The single-arm part of `bench teleop`: residuals, round trips, rates beside mink, streams, the hand's exact pose, faults."""
+"""The single-arm part of `bench teleop`: residuals, round trips, rates beside mink, streams, the hand's exact pose."""
 
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -191,56 +190,3 @@ def mode_c(names: Sequence[str], n: int, seed: int) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def faults(seed: int) -> dict[str, Any]:
-    """Returns, for every fault of the specification, the largest joint step [rad] beside the cap, and the words it got."""
-    arm = robots.arm("panda")
-    rng = np.random.default_rng(seed)
-    clean = streams.bent(arm, rng, 6.0)
-    mirrored = np.diag([1.0, -1.0, 1.0])
-
-    def at(k: int, change: Callable[[Target], Target]) -> list[Target]:
-        return [change(t) if 120 <= i < 120 + k else t for i, t in enumerate(clean)]
-
-    late = _jittered(clean, rng)
-    cases = {
-        "clean": clean,
-        "nan": at(30, lambda t: t._replace(upper=np.full(3, np.nan))),
-        "swapped_arms": at(60, lambda t: t._replace(upper=mirrored @ t.upper, lower=mirrored @ t.lower)),
-        "gap_300_ms": clean[:120] + clean[138:],
-        "det_minus_1": at(30, lambda t: t._replace(hand=t.hand @ mirrored)),
-        "loss_5_percent_jitter_80_ms": late,
-        "stall_then_burst": clean[:120] + [clean[119]] * 30 + clean[120:150:5] + clean[150:],
-    }
-    out: dict[str, Any] = {}
-    for name, targets in cases.items():
-        stream = Stream(arm, streams.HZ, CAP)
-        stream.reset(solve(arm, *clean[0][:3]).q)
-        most, words, whys = 0.0, Counter[str](), set()
-        for target in targets:
-            before = stream.q
-            result = stream.step(*target[:3])
-            most = max(most, float(np.abs(result.q - before).max()))
-            words[result.status.value] += 1
-            whys |= {result.why} - {""}
-            if result.status is Status.HELD and not np.array_equal(result.q, before):
-                most = np.inf
-        held = name not in ("nan", "det_minus_1") or (words["held"] == 30 and bool(whys))
-        out[name] = {
-            "max_step_rad": most, "cap_rad": CAP / streams.HZ, "statuses": dict(words), "why": sorted(whys),
-            "holds": bool(most <= CAP / streams.HZ and held),
-        }  # fmt: skip
-    return out
-
-
-def _jittered(clean: Sequence[Target], rng: np.random.Generator) -> list[Target]:
-    """Returns what a follower sees of a stream of which 5 % is lost and the rest comes up to 80 ms late, newest first."""
-    arrivals = sorted((k / streams.HZ + rng.uniform(0, 0.08), k) for k in range(len(clean)) if rng.random() > 0.05)
-    seen, newest, out = 0, 0, []
-    for tick in range(len(clean)):
-        while seen < len(arrivals) and arrivals[seen][0] <= tick / streams.HZ:
-            newest = max(newest, arrivals[seen][1])
-            seen += 1
-        out.append(clean[newest])
-    return out

@@ -52,15 +52,16 @@ def bent(arm: Arm, rng: np.random.Generator, seconds: float) -> list[Target]:
 
 
 def through_poles(arm: Arm, rng: np.random.Generator, seconds: float) -> list[Target]:
-    """Returns a stream whose upper arm passes the first axis and whose elbow straightens, with 10 mrad of noise."""
-    h1, h2 = arm.axes[0], arm.axes[1]
-    out = []
+    """Returns a reachable stream through the poles: upper arm along axis 1, elbow nearly straight, hand along the forearm.
+
+    10 mrad of noise decides on which side of a pole each frame lies.
+    """
+    middle, out = arm.middle(), []
+    inwards = -1.0 if middle[3] < 0 else 1.0  # the way the elbow bends, where it bends one way only
     for s in 2 * np.pi * np.arange(0, seconds, 1 / HZ) / 20.0:  # one round in 20 s, however long it is followed
-        swing, bend = 1.3 * np.sin(2 * s), 0.8 * np.sin(3 * s)
-        upper = np.cos(swing) * h1 + np.sin(swing) * np.cross(h1, h2)
-        lower = np.cos(bend) * upper + np.sin(bend) * np.cross(h2, upper)
-        turn = geometry.matrix_from_rotvec(np.array([0.4 * np.sin(3 * s), 0.3 * np.sin(s), 0.2 * np.cos(2 * s)]))
-        out.append(noisy(Target(upper, lower, turn @ arm.hand_rotation, np.zeros(3)), rng))
+        bend = inwards * (0.08 + 0.5 * (1 - np.cos(3 * s)))
+        q = [0.0, 1.2 * np.sin(2 * s), 0.0, bend, 0.3 * np.sin(3 * s), middle[5] + 0.6 * np.sin(2 * s), 0.2 * np.cos(2 * s)]
+        out.append(noisy(target_at(arm, np.clip(q, arm.low, arm.high)), rng))
     return out
 
 

@@ -46,6 +46,8 @@ def run(cfg: Config) -> int:
     except ImportError as error:
         raise MissingDependency("mink", "bench teleop", "pip install mink daqp") from error
     from robolearn.apps import _teleop_arms as arms
+    from robolearn.apps._teleop_faults import faults
+    from robolearn.teleop import robots
 
     many, some = (200, 20) if cfg.quick else (2000, 150)
     figures: dict[str, Any] = {"machine": machine(1), "arms": {}}
@@ -55,7 +57,8 @@ def run(cfg: Config) -> int:
     figures["batch_solves_per_s"] = min(figures["batch"].values())
     figures["stream"] = arms.stream_rows(cfg.arms[:2], 2.0 if cfg.quick else 20.0, cfg.seed)
     figures["mode_c"] = arms.mode_c(("panda", "iiwa"), 40 if cfg.quick else 500, cfg.seed)
-    figures["faults"] = arms.faults(cfg.seed)
+    figures["human_paths"] = _part("human", True, lambda m: m.human(2 if cfg.quick else 10, cfg.seed))
+    figures["faults"] = faults(robots.arm("panda"), cfg.seed)
     figures["bimanual"] = _part("bimanual", cfg.bimanual, lambda m: m.bimanual(90 if cfg.quick else 765, cfg.seed))
     figures["webxr"] = _part("webxr", cfg.webxr, lambda m: m.webxr(cfg.seed))
     figures["session"] = _part("session", cfg.session, lambda m: m.session(Path("data/bench/teleop_session"), cfg.seed))
@@ -78,7 +81,8 @@ def held(figures: Mapping[str, Any]) -> bool:
     """Returns whether everything that must hold on any machine does; rates are not among it."""
     exact = all(row["max_residual_rad"] <= 1e-9 and row["round_trip_share"] == 1.0 for row in figures["arms"].values())
     calm = all(row["within_cap"] for row in figures["stream"] if row["method"].startswith("sew"))
-    return exact and calm and all(row["holds"] for row in figures["faults"].values())
+    parts = all(figures[part]["holds"] is not False for part in ("bimanual", "webxr", "session"))
+    return exact and calm and parts and all(row["holds"] for row in figures["faults"].values())
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -103,6 +107,19 @@ def table(figures: Mapping[str, Any]) -> str:
         f"hand pose, {row['arm']}: {100 * row['share_within_1e-6_m']:.1f} % within 1e-6 m, largest "
         f"{row['position_error_m_max']:.1e} m, elbow plane {row['elbow_plane_error_deg_mean']:.2f} deg"
         for row in figures["mode_c"]
+    ]
+    paths = figures["human_paths"]
+    lines += [
+        f"human hand paths, mode {mode}: hand {paths[mode]['position_error_mm_mean']:.3f} mm off on average, "
+        f"{paths[mode]['position_error_mm_max']:.3f} at most"
+        for mode in ("A", "C")
+        if mode in paths
+    ] or [f"human hand paths: {paths['why']}"]
+    lines += [
+        f"bimanual, {row['method']:<24} penetrating {100 * row['penetrating_share']:5.1f} %, "
+        f"held {100 * row['held_share']:5.1f} %, largest step {row['largest_step_rad']:.3f} rad, "
+        f"limb error {row['mean_limb_error_deg']:.2f} deg"
+        for row in figures["bimanual"].get("rows", ())
     ]
     bad = [name for name, row in figures["faults"].items() if not row["holds"]]
     lines.append(f"faults: {len(figures['faults']) - len(bad)} of {len(figures['faults'])} hold {' '.join(bad)}".rstrip())

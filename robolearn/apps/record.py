@@ -1,27 +1,24 @@
-"""Record episodes of a task into a dataset, driven by its scripted expert: successes fast, or everything live (--live)."""
+"""Record episodes of a task into a dataset: its expert, fast or live, an operator model, or a person with a device."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from robolearn.apps._live import record_live
 from robolearn.apps._report import write_json
 from robolearn.apps._trials import HOPELESS, Attempts, Trial, in_order
 from robolearn.core import ArraySpec, Outcome, SimEnv, Spec, Tick
-from robolearn.data._codec import Codec, CodecName
-from robolearn.data.journal import Journal, folder_of
-from robolearn.data.recorder import Recording
+from robolearn.data._codec import CodecName
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists, DatasetError, Findings
 from robolearn.rollout import rollout
@@ -34,8 +31,8 @@ class Config(Attempts):
 
     task: Annotated[str, tyro.conf.Positional]
     """The task."""
-    driver: Literal["expert"] = "expert"
-    """Who drives: the task's scripted expert, which sees the whole state of the simulator."""
+    driver: str = "expert"
+    """Who drives: expert (the task's script, which sees the whole state), operator (a model of a person), or a device's name."""
     robot: str = ""
     """The arm, where the task has one; empty: the task's own."""
     action: str = ""
@@ -46,6 +43,24 @@ class Config(Attempts):
     """At the body's own pace through the recorder, as an arm would be: real clocks, crash-safe, failures kept and labelled."""
     codec: CodecName = "jpeg"
     """Of the pictures, with --live: jpeg (quality 95), or png or jxl, which lose nothing."""
+    start: Literal["", "enter", "auto"] = ""
+    """When an episode begins, with --live: on enter, or by itself; empty: by itself unless a device drives."""
+    auto_stop: int = 1
+    """An episode ends when success was held for so many ticks in a row, with --live; 0: only a person ends it."""
+    max_steps: int = 0
+    """Ticks of an episode at most, with --live; 0: the task's own."""
+    person: str = ""
+    """Who holds the device: kept with every episode and its labels."""
+    device_set: tuple[str, ...] = ()
+    """Fields of the device, FIELD=VALUE each."""
+    watch: bool = False
+    """Show the scene in a browser, with --live; says where."""
+    ghost: Path | None = None
+    """Lay the first picture of this set over the view, to match its scene."""
+    plain: bool = False
+    """Plain lines instead of the screen."""
+    beep: bool = False
+    """Ring the terminal's bell at every message."""
 
     @property
     def env(self) -> dict[str, Any]:
@@ -57,8 +72,10 @@ class Config(Attempts):
 def run(cfg: Config) -> int:
     """Records until `episodes` successes are kept and prints the yield and the reasons of the failures."""
     _base.configure(cfg.task, cfg.env)  # before anything is written
-    if cfg.live:
-        return live(cfg)
+    if cfg.live or cfg.driver != "expert" or cfg.watch or cfg.ghost is not None:
+        from robolearn.apps import _session_live  # brings devices and MuJoCo along
+
+        return _session_live.run(cfg)
     job = Drives(cfg.task, cfg.env)
     started = time.monotonic()
     done = open_or_create(cfg)
@@ -81,32 +98,6 @@ def run(cfg: Config) -> int:
     tell(cfg, done, attempts, reasons, time.monotonic() - started)
     if done.n_episodes < cfg.episodes:
         raise Findings(f"{cfg.out}: {done.n_episodes} of {cfg.episodes} episodes after {attempts} attempts")
-    return 0
-
-
-def live(cfg: Config) -> int:
-    """Records `episodes` episodes in real time and prints how each one ended."""
-    journal = folder_of(cfg.out)
-    if cfg.overwrite:
-        for old in (cfg.out, journal):
-            shutil.rmtree(old, ignore_errors=True)
-    elif not cfg.resume and (cfg.out.exists() or journal.exists()):
-        raise AlreadyExists(cfg.out if cfg.out.exists() else journal, "recording", resume=True)
-    begun = Journal(journal).next_id() if journal.exists() else 0
-    seeds = range(cfg.seed + begun, cfg.seed + cfg.episodes)
-    outcomes: list[Outcome] = []
-    with tqdm(total=cfg.episodes, initial=begun, desc=f"record {cfg.task}", disable=not sys.stderr.isatty()) as bar:
-
-        def told(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            bar.update()
-            bar.write(f"seed {outcome.seed}: {outcome.reason} after {outcome.steps} steps")
-
-        facts = {"task": cfg.task, "env": cfg.env, "device": f"scripted {cfg.driver}", "operator": cfg.driver}
-        done = record_live(cfg.out, _base.make(cfg.task, cfg.env), facts, seeds, told, Recording(codec=Codec(cfg.codec)))
-    print(f"{cfg.out}: {done.n_episodes} episodes, {done.n_steps} steps; journal: {journal}")
-    good = sum(bool(outcome.success) for outcome in outcomes)
-    write_json(cfg.json, {"task": cfg.task, "episodes": len(outcomes), "successes": good, "steps": done.n_steps}, cfg.seed)
     return 0
 
 

@@ -38,7 +38,13 @@ class Config:
     video: Path | None = None
     """Film one episode to this .mp4."""
     episode: int = 0
-    """Which one."""
+    """Which one, for --video and --live."""
+    live: bool = False
+    """Play that one episode at the body's own pace and report its divergence over time."""
+    watch: bool = False
+    """Show it in a browser while it plays; says where."""
+    threshold: float = 0.01
+    """With --live: from which error on a tick counts as strayed, in the key's own unit."""
     json: Path | None = None
     """Write the figures to this file."""
 
@@ -80,6 +86,13 @@ def run(cfg: Config) -> int:
     task = cfg.task or dataset.task
     if not task:
         raise BadInput(f"{cfg.dataset}: names no task; give --task (known: {', '.join(tasks.names())})")
+    if cfg.live or cfg.watch:
+        from robolearn.apps import _replay_live
+
+        played = _replay_live.run(dataset, task, cfg.episode, cfg.threshold, cfg.watch)
+        print(_replay_live.text(cfg.dataset, played))
+        write_json(cfg.json, played)
+        return int(cfg.max_error is not None and max(key["max_error"] for key in played["keys"].values()) > cfg.max_error)
     n = min(cfg.episodes or dataset.n_episodes, dataset.n_episodes)
     with closing(tasks.make(task, body_of(dataset, task))) as body:
         check(dataset, body)

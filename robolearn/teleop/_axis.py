@@ -134,7 +134,7 @@ class Plan:
     def branches(self, t: Targets, q: Angles) -> list[Angles]:
         """Returns all eight branches, angles as they come, limits not asked."""
         one, two, three = self.stages
-        found = []
+        found: list[Angles] = []
         for a, b in one.solutions(t.upper, q[0]):
             fore, point, side = one.carry_all(a, b, t.fore, t.point, t.side)
             for c, d in two.solutions(fore, q[2]):

@@ -78,8 +78,10 @@ class Limiter:
             raise BadInput(f"limiter: want caps above 0, got {self.max_speed:g} and {self.max_acceleration:g}")
 
     def reset(self, position: Array) -> None:
-        """Begins at rest at `position` (n,)."""
+        """Begins at rest at `position` (n,), brought inside the range."""
         self.position = np.array(position, float)
+        if self.low is not None and self.high is not None:
+            self.position = np.clip(self.position, self.low, self.high)
         self.speed = np.zeros_like(self.position)
 
     def step(self, target: Array, dt: float) -> tuple[Array, bool]:

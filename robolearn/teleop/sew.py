@@ -44,10 +44,17 @@ class Status(StrEnum):
     HELD = "held"  # the input was no pose; the angles before it are given
 
 
+WHY = {
+    Status.LIMITED: "the speed cap or a joint limit binds",
+    Status.SINGULAR: "near a pole: damped",
+    Status.UNREACHABLE: "out of reach: the nearest pose",
+}
+
+
 class Result(NamedTuple):
     """q (7,) [rad]; residuals (3,) [rad] of upper arm, forearm and hand (mode "pose": elbow plane, 0, hand).
 
-    position_error: of the hand [m], mode "pose" only; why: what was wrong with a held input.
+    position_error: of the hand [m], mode "pose" only; why: what was wrong with a held input, what keeps a stream from its target.
     """
 
     q: Array
@@ -140,7 +147,7 @@ class Stream:
         status = Status.EXACT if max(left) < EXACT_RAD and far < EXACT_M else Status.LIMITED
         if self.mode == "pose" and not limited and far >= EXACT_M:
             status = Status.UNREACHABLE
-        return Result(self.q.copy(), np.array(left), status, far)
+        return Result(self.q.copy(), np.array(left), status, far, WHY.get(status, ""))
 
     def _axis_step(self, t: Targets, q: Angles) -> Result:
         plan, most, damped = self.arm.plan, self.most, False
@@ -160,7 +167,7 @@ class Stream:
         self._move(np.array(found))
         left = plan.residuals(t, tuple(self.q.tolist()))
         status = Status.EXACT if max(left) < EXACT_RAD else Status.SINGULAR if damped else Status.LIMITED
-        return Result(self.q.copy(), np.array(left), status)
+        return Result(self.q.copy(), np.array(left), status, why=WHY.get(status, ""))
 
     def _box(self, i: int, q: float, most: float) -> tuple[float, float]:
         low, high = self.arm.plan.low[i], self.arm.plan.high[i]
