@@ -3,6 +3,8 @@
 tape = Recorder(device)             # a device like the one inside, which keeps what passes
 tape.save(Path("morning.npz"))
 make(Config(path="morning.npz"))    # gives the same samples at the same intervals
+
+Nobody holds a dead-man while a file plays: it drives simulations only, whatever its samples say of the one held then.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Replayed:
     def __post_init__(self) -> None:
         self.kind = kind_of(self.samples)
         self.arms = max(sample.arm for sample in self.samples) + 1
-        self.deadman = any(sample.deadman is not None for sample in self.samples)
+        self.deadman = False  # the samples say when one was held, but nobody holds it now
 
     @property
     def finished(self) -> bool:

@@ -61,7 +61,7 @@ MOTIONS = {"circle": _circle, "line": _line, "still": _still}
 
 
 def motion(config: Config) -> Motion:
-    """Returns the hands of `config` as a function of time [s]; each begins at the identity; there is no dead-man, as nobody holds it."""
+    """Returns the hands of `config` as a function of time [s], each from the identity on, without a dead-man."""
 
     def at(t_s: float) -> Sequence[TeleopSample]:
         phase = 2.0 * np.pi * t_s / config.period_s

@@ -17,6 +17,7 @@ from robolearn.teleop.arm import Arm
 from robolearn.teleop.clutch import Aligner, Clutch, Feel
 from robolearn.teleop.drives import Drive, JointDrive, simple_drives
 from robolearn.teleop.follow import Sew
+from robolearn.teleop.human import Tracker
 from robolearn.teleop.pilot import Pilot, Seat
 
 TABLE = np.eye(3)  # base_from_torso of an arm on a table before the person: both look the same way
@@ -29,14 +30,16 @@ def may_drive(device: Device, name: str, body: Env) -> None:
 
 
 def pilot(
-    body: Any, device: Device, feel: Feel = Feel(), clock: Callable[[], float] = time.monotonic, live: bool | None = None
+    body: Any, device: Device, feel: Feel = Feel(), clock: Callable[[], float] = time.monotonic, noisy: bool = False
 ) -> Pilot:
-    """Returns the person at `device` as the mind of `body`."""
+    """Returns the person at `device` as the mind of `body`; noisy: its keypoints want filtering (a camera's)."""
     drives = drives_of(body, device.kind)
     if device.arms < len(drives):
         raise SpecMismatch(f"the body has {len(drives)} arms, the device {device.arms}; use one with a hand for each")
-    seats = [Seat(drive, Clutch(feel), hand) for hand, drive in enumerate(drives)]
-    return Pilot(body.spec, device.read, seats, clock, live=device.kind != "delta" if live is None else live)
+    trackers = [Tracker(keep_level=True) if noisy else None for _ in drives]
+    seats = [Seat(drive, Clutch(feel), hand, tracker=trackers[hand]) for hand, drive in enumerate(drives)]
+    silent = device.kind == "delta" and not device.deadman  # a keyboard says nothing between presses
+    return Pilot(body.spec, device.read, seats, clock, live=not silent)
 
 
 def drives_of(body: Any, kind: str) -> Sequence[Drive]:

@@ -35,11 +35,15 @@ SCRIPTED = ("expert", "operator")
 
 @dataclass(frozen=True)
 class Driver:
-    """Who drives. mind: seed -> policy; words: what its device says between episodes; keys: whether the terminal's are free."""
+    """Who drives. mind: seed -> policy; words: what its device says between episodes; keys: whether the terminal's are free.
+
+    invitation: where to go with a device that is reached over the network.
+    """
 
     mind: Callable[[int], Policy]
     words: Callable[[], Sequence[str]] = tuple
     keys: bool = True
+    invitation: str = ""
 
 
 def run(cfg: Any) -> int:
@@ -64,6 +68,8 @@ def run(cfg: Any) -> int:
         paced: Env = Paced(sim if cfg.auto_stop == 1 else Lasting(sim, cfg.auto_stop))
         session = Session(paced, driver.mind, recorder, rules, ears)
         show(cfg, env, sim, session, stack)
+        if driver.invitation:
+            session.tell(driver.invitation)
         session.run()
     return report(cfg, session)
 
@@ -124,10 +130,9 @@ def driver_of(cfg: Any, sim: SimEnv, device: Device | None, stack: ExitStack) ->
     _cockpit.may_drive(device, cfg.driver, sim)
     stack.callback(device.close)
     device.connect()
-    pilot = _cockpit.pilot(sim, device)
-    return Driver(
-        lambda seed: pilot, lambda: [event for sample in device.read() for event in sample.events], cfg.driver != "keyboard"
-    )
+    pilot = _cockpit.pilot(sim, device, noisy=cfg.driver == "camera")
+    words = lambda: [event for sample in device.read() for event in sample.events]  # noqa: E731
+    return Driver(lambda seed: pilot, words, cfg.driver != "keyboard", getattr(device, "invitation", ""))
 
 
 def operator(sim: SimEnv, task: str, seed: int) -> Policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def batch_rate(n: int, repeats: int, seed: int) -> dict[str, float]:
     """Returns how many targets a second the batch form solves, n at a time, by arm, limits on."""
     arms = {name: robots.arm(name) for name in ("panda", "iiwa", "kinova3")}
     U, L, H = streams.random_targets(np.random.default_rng(seed), n)
-    runs = {name: (lambda arm=arm: solve_batch(arm, U, L, H)) for name, arm in arms.items()}
+    runs = {name: partial(solve_batch, arm, U, L, H) for name, arm in arms.items()}
     return {name: n / statistics.median(each) for name, each in interleaved(runs, max(repeats, 7), warm=2).items()}
 
 
@@ -118,7 +119,7 @@ def stream_rows(names: Sequence[str], seconds: float, seed: int) -> list[dict[st
             for eps in EPS:
                 stream = Stream(arm, streams.HZ, CAP, eps)
                 stream.reset(start)
-                rows.append(_followed(arm, targets, start, lambda t, s=stream: s.step(*t[:3]).q, f"sew eps {eps:g}"))
+                rows.append(_followed(arm, targets, start, _sew_step(stream), f"sew eps {eps:g}"))
                 rows[-1] |= {"arm": name, "stream": kind}
             peer = Mink(arm)
             speed = mink.VelocityLimit(peer.model, {joint: np.array([CAP / streams.HZ]) for joint in arm.joint_names})
@@ -126,6 +127,10 @@ def stream_rows(names: Sequence[str], seconds: float, seed: int) -> list[dict[st
             rows.append(_followed(arm, targets, start, _mink_step(peer, [*peer.limits, speed]), "mink same objective, 1 step"))
             rows[-1] |= {"arm": name, "stream": kind}
     return rows
+
+
+def _sew_step(stream: Stream) -> Callable[[Target], Array]:
+    return lambda target: stream.step(*target[:3]).q
 
 
 def _mink_step(peer: Mink, limits: list[Any]) -> Callable[[Target], Array]:

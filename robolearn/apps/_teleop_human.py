@@ -35,7 +35,7 @@ def human(episodes: int, seed: int) -> dict[str, Any]:
             if not isinstance(drive, JointDrive):
                 raise BadInput("human paths: the body is not told joint angles")
             poses = geometry.inverse(drive.world_from_base) @ path @ drive.grip_from_hand
-            start = np.asarray(body.data.qpos[body.arms[0].qpos], float)  # type: ignore[attr-defined]
+            start = body.data.qpos[body.arms[0].qpos].copy()  # type: ignore[attr-defined]
             _follow(poses, start, rng, far, plane)
     out: dict[str, Any] = {
         mode: {

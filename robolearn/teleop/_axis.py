@@ -65,10 +65,10 @@ class Plan:
         """Returns the targets of unit directions (3,) and a rotation matrix as rows."""
         return Targets(upper, fore, rows_times(hand, self.point_at_rest), rows_times(hand, self.side_at_rest))
 
-    def nearest(self, t: Targets, q: Angles) -> Angles | None:
-        """Returns the branch inside the limits with the least sum of |q - q_prev|, None where no branch fits."""
+    def nearest(self, t: Targets, q: Angles) -> tuple[Angles, tuple[float, float, float]] | None:
+        """Returns the branch inside the limits with the least sum of |q - q_prev| and its residuals; None where none fits."""
         one, two, three = self.stages
-        best: Angles | None = None
+        best: tuple[Angles, Vec, Vec, Vec] | None = None
         least = inf
         for cost_1, a, b in self._fits(0, one.solutions(t.upper, q[0]), q):
             if cost_1 >= least:
@@ -83,10 +83,15 @@ class Plan:
                     cost_3 += cost_2
                     if cost_3 >= least:
                         break
-                    g = fitted(self.last(three.carry(e, f, side_2), q[6]), self.low[6], self.high[6], q[6])
+                    point_3, side_3 = three.carry_all(e, f, point_2, side_2)
+                    g = fitted(self.last(side_3, q[6]), self.low[6], self.high[6], q[6])
                     if g is not None and cost_3 + abs(g - q[6]) < least:
-                        least, best = cost_3 + abs(g - q[6]), (a, b, c, d, e, f, g)
-        return best
+                        least, best = cost_3 + abs(g - q[6]), ((a, b, c, d, e, f, g), fore, point_3, side_3)
+        if best is None:
+            return None
+        found, fore, point, side = best
+        upper, fore = one.carry(found[0], found[1], t.upper), two.carry(found[2], found[3], fore)
+        return found, self._left(upper, fore, point, side, found[6])
 
     def boxed(self, t: Targets, q: Angles, low: Angles, high: Angles) -> Angles:
         """Returns the best point of each stage inside the box, one stage after the other."""
@@ -122,14 +127,18 @@ class Plan:
         upper, fore, point, side = one.carry_all(a, b, t.upper, t.fore, t.point, t.side)
         fore, point, side = two.carry_all(c, d, fore, point, side)
         point, side = three.carry_all(e, f, point, side)
+        return self._left(upper, fore, point, side, g)
+
+    def _left(self, upper: Vec, fore: Vec, point: Vec, side: Vec, g: float) -> tuple[float, float, float]:
+        """Returns the residuals of targets carried through all joints but the last."""
         seventh, sixth = self.h[6], self.h[5]
         point, side = turned(seventh, -g, point), turned(seventh, -g, side)
-        upper_left, lower_left = between(upper, one.a), between(fore, two.a)
-        third, want = cross(point, side), cross(seventh, sixth)
         total = 0.0
-        for got, wish in ((point, seventh), (side, sixth), (third, want)):
-            total += (got[0] - wish[0]) ** 2 + (got[1] - wish[1]) ** 2 + (got[2] - wish[2]) ** 2
-        return upper_left, lower_left, 2.0 * asin(min(1.0, sqrt(total / 8.0)))  # |R - 1|_F = 2 sqrt 2 sin(angle / 2)
+        for got, wish in ((point, seventh), (side, sixth), (cross(point, side), cross(seventh, sixth))):
+            x, y, z = got[0] - wish[0], got[1] - wish[1], got[2] - wish[2]
+            total += x * x + y * y + z * z
+        turn = 2.0 * asin(min(1.0, sqrt(total / 8.0)))  # |R - 1|_F = 2 sqrt 2 sin(angle / 2)
+        return between(upper, self.stages[0].a), between(fore, self.stages[1].a), turn
 
     def branches(self, t: Targets, q: Angles) -> list[Angles]:
         """Returns all eight branches, angles as they come, limits not asked."""

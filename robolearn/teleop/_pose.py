@@ -97,7 +97,7 @@ def _by_steps(arm: Arm, target: Target, q: Angles) -> Found:
     """Returns what Newton steps reach from q, or, where these end short, from the axis mode's answer."""
     best: Found | None = None
     near = arm.plan.nearest(target.axes, q) if target.planar else None
-    for start in (q, near):
+    for start in (q, near[0] if near is not None else None):
         if start is None:
             continue
         found = settle(arm, target, start, plane=True)
@@ -107,7 +107,9 @@ def _by_steps(arm: Arm, target: Target, q: Angles) -> Found:
         if best.position_error < 1e-9 and best.residuals[2] < 1e-9:
             break
     assert best is not None
-    return best._replace(out_of_reach=best.position_error > 1e-6)
+    points = np.vstack([arm.joint_points, arm.hand_position])
+    longest = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())  # no pose of the arm is further from the first joint
+    return best._replace(out_of_reach=float(np.linalg.norm(np.array(target.place) - points[0])) > longest)
 
 
 def plane_normal(arm: Arm, target: Target, q: Angles) -> Vec:

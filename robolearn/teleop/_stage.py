@@ -7,9 +7,9 @@ which has only saddles beside its global minimum and maximum: over a box the bes
 
 from __future__ import annotations
 
-from math import atan2, ceil, cos, hypot, inf, pi, sin
+from math import atan2, ceil, cos, hypot, inf, pi, sin, sqrt
 
-from robolearn.teleop._subproblems import Vec, cross, dot, sp1, sp4, turned
+from robolearn.teleop._subproblems import Vec, cross, dot, turned
 
 POLE = 1e-9  # below this the first angle does not matter
 Pair = tuple[float, float]
@@ -35,6 +35,14 @@ class Stage:
         self.e1 = cross(k2, k1)
         self.alpha = atan2(dot(a, self.e1), dot(a, k1))
         self.skewed = exact and max(abs(dot(k1, k2)), abs(dot(k2, a))) > POLE
+        # For skewed axes (subproblem 4 with all but its right side known): k1 . R(k2, qb) a = lean + size cos(qb - phase)
+        along = dot(k2, a)
+        self.lean = dot(k1, k2) * along
+        self.side = cross(k2, a)
+        self.still = (along * k2[0], along * k2[1], along * k2[2])  # of a, what turning about k2 leaves
+        self.flat = (a[0] - self.still[0], a[1] - self.still[1], a[2] - self.still[2])
+        sine, cosine = dot(k1, self.side), dot(k1, self.flat)
+        self.size, self.phase = hypot(sine, cosine), atan2(sine, cosine)
 
     def pole_distance(self, v: Vec) -> float:
         """Returns r: the sine of the angle between the target and the first axis."""
@@ -103,14 +111,21 @@ class Stage:
         return self._b_on_edge(x * cos(qa) + y * sin(qa), z, low, high, near)
 
     def _skewed(self, v: Vec, near_a: float) -> tuple[Pair, Pair]:
-        angles, _ = sp4(self.k1, self.a, self.k2, dot(v, self.k1))
-        found = []
-        for qb in angles:
-            qa, conditioning = sp1(turned(self.k2, qb, self.a), v, self.k1)
-            found.append((qa if conditioning > POLE else near_a, qb))
-        if not found:
-            return (near_a, 0.0), (near_a, 0.0)
-        return found[0], found[-1]
+        b = dot(v, self.k1) - self.lean
+        half = atan2(sqrt(max(0.0, self.size * self.size - b * b)), b)
+        return self._with_a(v, self.phase + half, near_a), self._with_a(v, self.phase - half, near_a)
+
+    def _with_a(self, v: Vec, qb: float, near_a: float) -> Pair:
+        """Returns (qa, qb): subproblem 1 for the direction that qb turns a to."""
+        c, s = cos(qb), sin(qb)
+        still, flat, side = self.still, self.flat, self.side
+        p = (
+            still[0] + c * flat[0] + s * side[0],
+            still[1] + c * flat[1] + s * side[1],
+            still[2] + c * flat[2] + s * side[2],
+        )
+        sn, cs = dot(cross(self.k1, p), v), dot(p, v) - dot(self.k1, p) * dot(self.k1, v)
+        return (atan2(sn, cs) if hypot(sn, cs) > POLE * POLE else near_a), qb  # a product of two distances from the pole
 
     def _edges(self, x: float, y: float, z: float, low: Pair, high: Pair, near: Pair) -> list[Pair]:
         sides = [qa for qa in (low[0], high[0]) if abs(qa) < inf]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from robolearn import geometry
 from robolearn.core import Ask, Chunk, Flag, Obs, Spec, TeleopSample
 from robolearn.teleop.clutch import Clutch
 from robolearn.teleop.drives import Drive
+from robolearn.teleop.human import SEEN, Limb, Tracker
 from robolearn.teleop.limits import Age, Freshness
 
 Array = np.ndarray
@@ -22,12 +24,13 @@ Array = np.ndarray
 
 @dataclass
 class Seat:
-    """One hand of the person on one arm of the body."""
+    """One hand of the person on one arm of the body; tracker: filters what comes as keypoints, where the device does not."""
 
     drive: Drive
     clutch: Clutch
     hand: int = 0
     freshness: Freshness = field(default_factory=Freshness)
+    tracker: Tracker | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Pilot:
         blocks, engaged, whys, age_s = [], [], [], 0.0
         self.flags = Flag(0)
         for k, seat in enumerate(self.seats):
-            mine = [sample for sample in samples if sample.arm == seat.hand]
+            mine = [sample for sample in samples if sample.arm == seat.hand and sample.confidence > SEEN]
             block, on, why, age = self._drive(k, seat, obs, mine)
             blocks.append(block)
             engaged.append(on)
@@ -101,6 +104,8 @@ class Pilot:
         now = self.clock()
         measured = seat.drive.measured(obs)
         for sample in samples:
+            if seat.tracker is not None:
+                sample = filtered(sample, seat.tracker)
             self._newest[k] = sample
             seat.clutch.update(sample, measured, sample.t_recv_ns * 1e-9)
         newest = self._newest[k]
@@ -116,6 +121,16 @@ class Pilot:
             self.flags |= Flag.STALE
         why = f"no input for {age_s * 1e3:.0f} ms" if stale is not Age.FRESH else target.why
         return seat.drive.action(obs, target.pose, target.grip, fresh), target.engaged, why, age_s
+
+
+def filtered(sample: TeleopSample, tracker: Tracker) -> TeleopSample:
+    """Returns a sample of keypoints with limb and hand filtered (one-Euro), the hand's place being the wrist."""
+    if sample.keypoints is None or sample.pose is None:
+        return sample
+    shoulder, elbow, wrist = sample.keypoints
+    seen = Limb(shoulder, elbow, wrist, sample.pose[:3, :3], sample.confidence)
+    limb, _ = tracker.step(sample.t_dev_ns * 1e-9, seen)
+    return replace(sample, keypoints=limb.keypoints, pose=geometry.pose(limb.wrist, limb.hand))
 
 
 def as_numbers(sample: TeleopSample) -> Array:

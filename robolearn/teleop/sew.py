@@ -87,12 +87,17 @@ def solve(
         return Result(np.array(q), np.full(3, np.nan), Status.HELD, np.nan, why)
     if mode == "pose":
         return _posed(arm, _pose.solve(arm, target, q))
-    found = arm.plan.nearest(target.axes, q) if mode == "axis" else nearest_points(arm, target.axes, q)
-    limited = found is None
+    if mode == "axis":
+        exact = arm.plan.nearest(target.axes, q)
+        if exact is not None:
+            return Result(np.array(exact[0]), np.array(exact[1]), Status.EXACT if max(exact[1]) < EXACT_RAD else Status.LIMITED)
+        found = None
+    else:
+        found = nearest_points(arm, target.axes, q)
     if found is None:
         found = arm.plan.boxed(target.axes, q, arm.plan.low, arm.plan.high)
     left = arm.plan.residuals(target.axes, found) if mode == "axis" else _point_residuals(arm, target.axes, found)
-    return Result(np.array(found), np.array(left), Status.LIMITED if limited and max(left) > EXACT_RAD else Status.EXACT)
+    return Result(np.array(found), np.array(left), Status.EXACT if max(left) < EXACT_RAD else Status.LIMITED)
 
 
 def branches(arm: Arm, upper: Any, lower: Any, hand: Any) -> Array:

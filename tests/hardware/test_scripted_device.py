@@ -74,7 +74,7 @@ def test_what_a_recorder_kept_of_a_device_is_replayed(tmp_path: Path, module, en
     while not again.finished:
         got += again.read()
         clock.play()
-    assert (again.kind, again.deadman) == (device.kind, device.deadman)
+    assert (again.kind, again.arms) == (device.kind, device.arms)
     assert all(same(a, b, 1e-12) for a, b in zip(tape.samples, got, strict=True))
 
 
@@ -159,6 +159,14 @@ def test_a_replay_without_a_file_is_refused() -> None:
         replayed.make(replayed.Config())
     with pytest.raises(BadInput, match="no such file"):
         replayed.make(replayed.Config(path="nowhere.npz"))
+
+
+def test_streams_that_nobody_holds_have_no_deadman_and_so_drive_no_robot() -> None:
+    assert not scripted.make(scripted.Config()).deadman
+    held = TeleopSample(0, 0, pose=np.eye(4), deadman=True)
+    device = replayed.Replayed([held], clock=lambda: 1.0)
+    device.connect()
+    assert not device.deadman and device.read()[0].deadman is True
 
 
 @pytest.mark.parametrize("motion", scripted.MOTIONS)

@@ -169,3 +169,13 @@ def test_an_arm_without_perpendicular_axes_is_refused() -> None:
     text = f'<mujoco><worldbody><body name="base">{joints}<body name="hand"/>{"</body>" * 7}</body></worldbody></mujoco>'
     with pytest.raises(BadInput, match="not perpendicular"):
         Arm.from_mjcf(text, "base", [f"j{i}" for i in range(7)], "hand")
+
+
+@pytest.mark.parametrize("r", [1e-3, 1e-5, 1e-7])
+def test_near_a_pole_of_skewed_axes_the_answer_is_exact_or_does_not_say_so(r: float) -> None:
+    arm, rng = robots.arm("kinova3"), np.random.default_rng(21)
+    for q in inside(arm, rng, 60):
+        q[1] = r * np.sign(q[1])
+        result = solve(arm, *arm.directions(q), np.clip(q + rng.uniform(-0.02, 0.02, 7), arm.low, arm.high))
+        assert result.residuals.max() < 1e-7
+        assert (result.status is Status.EXACT) == (result.residuals.max() < 1e-6)

@@ -78,3 +78,14 @@ def test_a_missing_position_holds_the_arm() -> None:
     arm = robots.arm("panda")
     result = solve(arm, *arm.directions(arm.middle()), arm.middle(), mode="pose")
     assert result.status is Status.HELD and "position" in result.why
+
+
+@pytest.mark.parametrize("name", ["sawyer", "gr1_right"])
+def test_a_reachable_hand_is_never_called_out_of_reach(name: str) -> None:
+    arm, rng = robots.arm(name), np.random.default_rng(5)
+    for q in inside(arm, rng, 12):
+        shoulder, elbow, wrist, hand = arm.keypoints(q)
+        result = solve(arm, elbow - shoulder, wrist - elbow, arm.pose(q)[:3, :3], arm.middle(), mode="pose", position=hand)
+        assert result.status is not Status.UNREACHABLE
+    far = solve(arm, *arm.directions(arm.middle()), arm.middle(), mode="pose", position=[5.0, 0.0, 0.5])
+    assert far.status is Status.UNREACHABLE
