@@ -81,7 +81,7 @@ def held(figures: Mapping[str, Any]) -> bool:
     """Returns whether everything that must hold on any machine does; rates are not among it."""
     exact = all(row["max_residual_rad"] <= 1e-9 and row["round_trip_share"] == 1.0 for row in figures["arms"].values())
     calm = all(row["within_cap"] for row in figures["stream"] if row["method"].startswith("sew"))
-    parts = all(figures[part]["holds"] is not False for part in ("bimanual", "webxr", "session"))
+    parts = all(figures[part].get("holds") is not False for part in ("bimanual", "webxr", "session"))
     return exact and calm and parts and all(row["holds"] for row in figures["faults"].values())
 
 

@@ -229,9 +229,15 @@ def tls(device: webxr.WebXR) -> ssl.SSLContext:
 
 
 def page(device: webxr.WebXR, tls: ssl.SSLContext, token: str | None = None) -> Any:
+    """Returns an open page; a busy machine may cut a handshake short, so it is tried three times."""
+    from websockets.exceptions import InvalidMessage
     from websockets.sync.client import connect
 
-    return connect(f"wss://localhost:{device.address.split(':')[2].split('/')[0]}/ws?token={token or device.token}", ssl=tls)
+    address = f"wss://localhost:{device.address.split(':')[2].split('/')[0]}/ws?token={token or device.token}"
+    for _ in range(2):
+        with contextlib.suppress(InvalidMessage, TimeoutError):
+            return connect(address, ssl=tls)
+    return connect(address, ssl=tls)
 
 
 def until(claim: Callable[[], Any]) -> Any:
