@@ -131,7 +131,10 @@ def driver_of(cfg: Any, sim: SimEnv, device: Device | None, stack: ExitStack) ->
     stack.callback(device.close)
     device.connect()
     pilot = _cockpit.pilot(sim, device, noisy=cfg.driver == "camera")
-    words = lambda: [event for sample in device.read() for event in sample.events]  # noqa: E731
+
+    def words() -> list[str]:
+        return [event for sample in device.read() for event in sample.events]
+
     return Driver(lambda seed: pilot, words, cfg.driver != "keyboard", getattr(device, "invitation", ""))
 
 

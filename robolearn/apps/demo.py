@@ -91,7 +91,11 @@ def run(cfg: Config) -> int:
     stage("train", f"flow matching, {cfg.steps} steps")
     preset = train.load(config.find("train", "lift_flow"))
     mine: dict[str, Any] = dict(
-        dataset=dataclasses.replace(preset.dataset, path=str(made)), out=str(cfg.out), steps=cfg.steps, seed=cfg.seed
+        dataset=dataclasses.replace(preset.dataset, path=str(made)),
+        out=str(cfg.out),
+        steps=cfg.steps,
+        seed=cfg.seed,
+        precision="fp32",  # the same demo on every machine: bf16 is faster on some, and learns less in so few steps
     )
     again: dict[str, Any] = dict(resume=cfg.out.exists() and not cfg.overwrite, overwrite=cfg.overwrite and cfg.out.exists())
     with timed(cfg, "train"):

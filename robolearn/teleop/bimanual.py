@@ -191,8 +191,7 @@ class Guard:
             wrong = np.flatnonzero(near.clearance < self.d_min + 2e-3)
             slopes = self._slopes(q, wrong)
             wish = self.d_min + 1e-3 - near.clearance[wrong]
-            free = slopes
-            step = free.T @ np.linalg.solve(free @ free.T + 1e-6 * np.eye(len(wrong)), np.maximum(wish, 0.0))
+            step = slopes.T @ np.linalg.solve(slopes @ slopes.T + 1e-6 * np.eye(len(wrong)), np.maximum(wish, 0.0))
             q = np.clip(q + step.reshape(2, 7), low, high)
         for share in (0.5, 0.25, 0.1):  # less of the way, both arms alike
             part = self.q + share * (q - self.q)

@@ -21,7 +21,7 @@ SHAPES = {
 def parameters(name: str) -> int:
     cfg = settings.load(config.find("train", name))
     images = {key: ArraySpec((96, 96, 3), "uint8") for key in cfg.policy.obs if key == "img" or key.endswith("_image")}
-    low = SHAPES.get(cfg.task, ARM | {"object": (9,)})
+    low = SHAPES.get(cfg.task, ARM | {"object": (9,), "joint_pos": (7,)})
     spec = Spec(
         obs={key: ArraySpec(shape) for key, shape in low.items() if key in cfg.policy.obs} | images,
         action=ArraySpec((2,) if cfg.task == "pusht" else (20,) if cfg.task == "two_arm_lift" else (10,)),
