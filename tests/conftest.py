@@ -30,7 +30,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Returns the folder with the real demonstrations (ROBOLEARN_SHARED, or ../shared); skips aloud without it."""
-    folder = Path(os.environ.get("ROBOLEARN_SHARED", ROOT.parent / "shared"))
+    folder = Path(os.environ.get("ROBOLEARN_SHARED") or ROOT.parent / "shared")
     if not (folder / "data").is_dir():
         pytest.skip(f"no real demonstrations at {folder}; set ROBOLEARN_SHARED to the folder that holds data/")
     return folder

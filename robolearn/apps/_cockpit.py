@@ -18,9 +18,11 @@ from robolearn.teleop.clutch import Aligner, Clutch, Feel
 from robolearn.teleop.drives import Drive, JointDrive, simple_drives
 from robolearn.teleop.follow import Sew
 from robolearn.teleop.human import Tracker
+from robolearn.teleop.limits import Limiter
 from robolearn.teleop.pilot import Pilot, Seat
 
 TABLE = np.eye(3)  # base_from_torso of an arm on a table before the person: both look the same way
+LEADER_SPEED, LEADER_ACCELERATION = 2.0, 20.0  # [rad/s], [rad/s^2] of an arm that follows a leader
 
 
 def may_drive(device: Device, name: str, body: Env) -> None:
@@ -59,10 +61,12 @@ def joint_drive(body: Any, k: int) -> JointDrive:
     hand_from_grip = geometry.pose(model.site_pos[part.site], geometry.matrix_from_quat_wxyz(model.site_quat[part.site]))
     mujoco.mj_kinematics(model, data)
     world_from_base = geometry.pose(data.xpos[part.base], data.xmat[part.base].reshape(3, 3))
-    follower = Sew(arm_of(body, k), body.spec.hz)
+    arm = arm_of(body, k)
+    limiter = Limiter(LEADER_SPEED, LEADER_ACCELERATION, arm.low, arm.high)
     return JointDrive(
-        follower, world_from_base, geometry.inverse(hand_from_grip), TABLE, body.suffixes[k], Aligner(len(part.qpos))
-    )
+        Sew(arm, body.spec.hz), world_from_base, geometry.inverse(hand_from_grip), TABLE, body.suffixes[k],
+        Aligner(len(part.qpos)), limiter, 1.0 / body.spec.hz,
+    )  # fmt: skip
 
 
 def arm_of(body: Any, k: int = 0) -> Arm:

@@ -134,12 +134,8 @@ def _sew_step(stream: Stream) -> Callable[[Target], Array]:
 
 
 def _mink_step(peer: Mink, limits: list[Any]) -> Callable[[Target], Array]:
-    import mink
-
     def step(target: Target) -> Array:
-        rotation = peer.world_from_base[:3, :3]
-        peer.aligned[0].target, peer.aligned[1].target = rotation @ target.upper, rotation @ target.lower
-        peer.turn.set_target(mink.SE3.from_matrix(geometry.pose(np.zeros(3), rotation @ target.hand)))
+        peer.aim(target)
         peer.step([*peer.aligned, peer.turn], limits)
         return peer.configuration.q[peer.qpos].copy()
 

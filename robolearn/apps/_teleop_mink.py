@@ -39,10 +39,11 @@ class Mink:
 
     def same_objective(self, target: Target, start: Array) -> tuple[Array, bool, int]:
         """Returns (q (7,), converged, steps) for both limb directions and the hand's rotation."""
-        self._aim(target)
+        self.aim(target)
         return self._solve([*self.aligned, self.turn], start)
 
-    def _aim(self, target: Target) -> None:
+    def aim(self, target: Target) -> None:
+        """Sets the target of both limb directions and of the hand's rotation."""
         rotation = self.world_from_base[:3, :3]
         self.aligned[0].target, self.aligned[1].target = rotation @ target.upper, rotation @ target.lower
         self.turn.set_target(mink.SE3.from_matrix(geometry.pose(np.zeros(3), rotation @ target.hand)))
@@ -51,19 +52,6 @@ class Mink:
         """Returns (q (7,), converged, steps) for the hand's pose alone."""
         self.hand.set_target(mink.SE3.from_matrix(self.world_from_base @ geometry.pose(target.position, target.hand)))
         return self._solve([self.hand], start)
-
-    def follow(self, targets: Sequence[Target], start: Array, hz: float, max_speed: float) -> Array:
-        """Returns the joint angles (n, 7) of one step a frame on the same objective, no joint faster than `max_speed` [rad/s]."""
-        speed = mink.VelocityLimit(self.model, {name: max_speed for name in self.arm.joint_names})
-        self.put(start)
-        out = []
-        for target in targets:
-            self._aim(target)
-            tasks = [*self.aligned, self.turn]
-            v = mink.solve_ik(self.configuration, tasks, 1 / hz, "daqp", damping=DAMPING, limits=[*self.limits, speed])
-            self.configuration.integrate_inplace(v, 1 / hz)
-            out.append(self.configuration.q[self.qpos].copy())
-        return np.array(out)
 
     def put(self, q: Array) -> None:
         """Puts the arm at q (7,)."""

@@ -33,10 +33,13 @@ def load(model: mujoco.MjModel | str | os.PathLike[str]) -> mujoco.MjModel:
     text = os.fspath(model)
     try:
         if text.lstrip().startswith("<"):
-            return mujoco.MjModel.from_xml_string(text)
-        if not Path(text).is_file():
+            spec = mujoco.MjSpec.from_string(text)
+        elif Path(text).is_file():
+            spec = mujoco.MjSpec.from_file(text)
+        else:
             raise BadInput(f"{text}: no such model file")
-        return mujoco.MjModel.from_xml_path(text)
+        spec.compiler.fusestatic = False  # a URDF's base and hand are bodies that no joint moves: they must stay
+        return spec.compile()
     except ValueError as error:
         raise BadInput(f"{text[:80]}: MuJoCo cannot compile this model: {' '.join(str(error).split())}") from error
 

@@ -6,7 +6,6 @@ simulated arm); the operator's axes are x forward, y left, z up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +14,8 @@ import numpy as np
 from robolearn import geometry
 from robolearn.core import Obs, Spec, TeleopSample
 from robolearn.errors import SpecMismatch
+from robolearn.teleop.clutch import Aligner
+from robolearn.teleop.limits import Limiter
 
 Array = np.ndarray
 PX_PER_M = 1000.0  # of a planar table: 512 px are read as half a metre
@@ -32,7 +33,10 @@ class Drive(Protocol):
         """Returns where the hand is: world_from_hand (4, 4) [m]."""
 
     def action(self, obs: Obs, target: Array, grip: float, sample: TeleopSample | None) -> Array:
-        """Returns the action block (n,) that leads to `target` (4, 4); grip: 0 open .. 1 closed; sample: the newest one."""
+        """Returns the action block (n,) that leads to `target` (4, 4); grip: 0 open .. 1 closed.
+
+        sample: the newest one; None where it is old, or the hand not engaged.
+        """
 
 
 class Follower(Protocol):
@@ -103,12 +107,16 @@ class JointDrive:
     grip_from_hand: Array
     base_from_torso: Array
     suffix: str = ""
-    align: Callable[[Array, Array], Array] | None = None  # (leader's angles, ours) -> angles to command
+    align: Aligner | None = None
+    limiter: Limiter | None = None  # of a leader arm's angles; a follower has its own cap
+    period_s: float = 0.05
 
     def start(self, obs: Obs) -> None:
         """Begins at the joint angles of now."""
         self._command = np.asarray(obs[f"joint_pos{self.suffix}"], float)
+        self._led = False
         self.follower.reset(self._command)
+        self._release()
 
     def measured(self, obs: Obs) -> Array:
         """Returns world_from_hand (4, 4) [m] of the grip site."""
@@ -117,13 +125,25 @@ class JointDrive:
     def action(self, obs: Obs, target: Array, grip: float, sample: TeleopSample | None) -> Array:
         """Returns (8,): joint angles [rad] and gripper."""
         if sample is not None and sample.joints is not None:
-            if self.align is not None:
-                self._command = self.align(sample.joints, self._command)
+            self._led = True
+            self._lead(np.asarray(sample.joints, float))
+        elif self._led:  # a leader that is silent or let go: the arm stays, and is aligned anew afterwards
+            self._release()
         else:
             base_from_hand = geometry.inverse(self.world_from_base) @ target @ self.grip_from_hand
             upper, lower = self._limb(sample)
             self._command = self.follower.step(base_from_hand[:3, 3], base_from_hand[:3, :3], upper, lower)
         return np.concatenate([self._command, [2 * grip - 1]])
+
+    def _lead(self, leader: Array) -> None:
+        wanted = self.align(leader, self._command) if self.align is not None else leader
+        self._command = self.limiter.step(wanted, self.period_s)[0] if self.limiter is not None else wanted
+
+    def _release(self) -> None:
+        if self.align is not None:
+            self.align.aligned = False
+        if self.limiter is not None:
+            self.limiter.reset(self._command)
 
     def _limb(self, sample: TeleopSample | None) -> tuple[Array | None, Array | None]:
         if sample is None or sample.keypoints is None:

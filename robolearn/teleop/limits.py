@@ -1,4 +1,4 @@
-"""What stands between a solved target and a command: caps of speed and acceleration, a workspace box, and the age of the input.
+"""What stands between a solved target and a command: caps of speed and acceleration, and the age of the input.
 
 The input's age decides alone: up to 100 ms it is followed, then the last command is held, after 500 ms the clutch lets go, so
 that a link that comes back after a stall cannot make the arm lurch (the hand is latched anew).
@@ -40,23 +40,6 @@ class Freshness:
         if not age_s <= self.disengage_s:
             return Age.DISENGAGED
         return Age.FRESH if age_s <= self.hold_s else Age.HELD
-
-
-@dataclass(frozen=True)
-class Box:
-    """A workspace: low, high (3,) [m]."""
-
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if not np.all(np.asarray(self.low) < np.asarray(self.high)):
-            raise BadInput(f"workspace: want low below high on every axis, got {self.low} and {self.high}")
-
-    def clip(self, position: Array) -> tuple[Array, bool]:
-        """Returns the nearest point (3,) of the box, and whether that is another one."""
-        inside = np.clip(position, self.low, self.high)
-        return inside, bool(np.any(inside != position))
 
 
 @dataclass

@@ -114,7 +114,7 @@ class Pilot:
         if stale is Age.DISENGAGED:
             seat.clutch.release()
         target = seat.clutch.target(measured, now)
-        fresh = newest if stale is Age.FRESH else None
+        fresh = newest if stale is Age.FRESH and target.engaged else None
         if newest is not None and newest.deadman is not None:
             self.flags |= Flag.ENGAGED if target.engaged else Flag.DISENGAGED
         if stale is not Age.FRESH:

@@ -86,6 +86,7 @@ def test_closing_is_safe_before_connecting_and_twice(name: str) -> None:
     device.connect()
     device.close()
     device.close()
+    assert list(device.read()) == []  # and says nothing afterwards
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import termios
@@ -52,13 +53,10 @@ def test_a_sequence_that_comes_in_two_pieces_is_one_key_and_a_lone_escape_is_esc
 def test_the_terminal_is_put_back(terminal: tuple[int, int], how: str) -> None:
     _, theirs = terminal
     before = termios.tcgetattr(theirs)
-    try:
-        with Keys(theirs):
-            assert termios.tcgetattr(theirs)[3] != before[3]
-            if how == "raises":
-                raise RuntimeError
-    except RuntimeError:
-        pass
+    with contextlib.suppress(RuntimeError), Keys(theirs):
+        assert termios.tcgetattr(theirs)[3] != before[3]
+        if how == "raises":
+            raise RuntimeError
     assert termios.tcgetattr(theirs) == before
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robolearn import geometry
-from robolearn.core import ArraySpec, Spec
+from robolearn.apps import _cockpit
+from robolearn.core import ArraySpec, Spec, TeleopSample
 from robolearn.errors import SpecMismatch
 from robolearn.teleop.drives import PlanarDrive, PoseDrive, RelativeDrive, simple_drives
 from sim_envs import _base as tasks
@@ -68,3 +69,20 @@ def test_an_action_space_that_no_hand_can_drive_is_refused_by_name() -> None:
     spec = Spec({}, ArraySpec((4,)), 20.0, codec="torque")
     with pytest.raises(SpecMismatch, match="torque"):
         simple_drives(spec)
+
+
+def test_a_leader_that_falls_silent_or_is_let_go_leaves_the_arm_where_it_is() -> None:
+    with closing(tasks.make("lift", {"action": "joint_abs"})) as body:
+        obs = body.reset(0)
+        drive = _cockpit.joint_drive(body, 0)
+        drive.start(obs)
+        start, rest = obs["joint_pos"].astype(float), drive.measured(obs)
+        leader = TeleopSample(0, 0, joints=start + 0.4, deadman=True)
+        path = [drive.action(obs, rest, 0.0, leader)[:7] for _ in range(40)]
+        steps = np.abs(np.diff(np.vstack([start, path]), axis=0))
+        assert steps.max() <= 0.05 * _cockpit.LEADER_SPEED + 1e-9
+        np.testing.assert_allclose(path[-1], start + 0.4, atol=0.02)
+        for _ in range(5):  # not back to where its hand began
+            np.testing.assert_array_equal(drive.action(obs, rest, 0.0, None)[:7], path[-1])
+        jumped = TeleopSample(0, 0, joints=path[-1] + 0.7, deadman=True)
+        assert np.abs(drive.action(obs, rest, 0.0, jumped)[:7] - path[-1]).max() <= 0.05 + 1e-9  # aligned anew

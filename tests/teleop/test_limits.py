@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robolearn.errors import BadInput
-from robolearn.teleop.limits import Age, Box, Freshness, Limiter
+from robolearn.teleop.limits import Age, Freshness, Limiter
 
 DT = 0.02
 
@@ -55,16 +55,8 @@ def test_the_age_of_the_input_decides(age_s: float, want: Age) -> None:
     assert Freshness().of(age_s) is want
 
 
-def test_a_place_outside_the_box_becomes_the_nearest_inside() -> None:
-    inside, moved = Box((-1, -1, 0), (1, 1, 2)).clip(np.array([0.5, 3.0, -1.0]))
-    np.testing.assert_array_equal(inside, [0.5, 1.0, 0.0])
-    assert moved and not Box((-1, -1, 0), (1, 1, 2)).clip(np.array([0.5, 0.5, 0.5]))[1]
-
-
 def test_caps_that_make_no_sense_are_refused() -> None:
     with pytest.raises(BadInput, match="caps above 0"):
         Limiter(0.0, 1.0)
-    with pytest.raises(BadInput, match="low below high"):
-        Box((0, 0, 0), (1, 0, 1))
     with pytest.raises(BadInput, match="hold_s"):
         Freshness(0.5, 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -179,3 +180,21 @@ def test_near_a_pole_of_skewed_axes_the_answer_is_exact_or_does_not_say_so(r: fl
         result = solve(arm, *arm.directions(q), np.clip(q + rng.uniform(-0.02, 0.02, 7), arm.low, arm.high))
         assert result.residuals.max() < 1e-7
         assert (result.status is Status.EXACT) == (result.residuals.max() < 1e-6)
+
+
+def test_an_arm_is_read_from_a_urdf_though_no_joint_moves_its_base_or_its_hand(tmp_path: Path) -> None:
+    mass = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
+    links = "".join(f'<link name="l{i}">{mass}</link>' for i in range(7))
+    joints = "".join(
+        f'<joint name="j{i}" type="revolute"><parent link="{f"l{i - 1}" if i else "base"}"/><child link="l{i}"/>'
+        f'<origin xyz="0 0 0.2"/><axis xyz="0 {i % 2} {1 - i % 2}"/><limit lower="-2" upper="2" effort="1" velocity="1"/></joint>'
+        for i in range(7)
+    )
+    fixed = '<joint name="f" type="fixed"><parent link="l6"/><child link="hand"/><origin xyz="0 0 0.1"/></joint>'
+    text = f'<robot name="r"><link name="base"/>{links}<link name="hand"/>{joints}{fixed}</robot>'
+    path = tmp_path / "arm.urdf"
+    path.write_text(text)
+    for given in (path, text):
+        arm = Arm.from_mjcf(given, "base", [f"j{i}" for i in range(7)], "hand")
+        np.testing.assert_allclose(arm.hand_position, [0, 0, 1.5], atol=1e-12)
+        assert (arm.low == -2).all() and solve(arm, *arm.directions(np.full(7, 0.4)), np.full(7, 0.3)).status is Status.EXACT
