@@ -188,7 +188,7 @@ class Watch:
                 self.error = f"no picture: {error}"
                 continue
             with self._more:
-                self._jpeg, self.drawn = jpeg, self.drawn + 1
+                self._jpeg, self.drawn, self.error = jpeg, self.drawn + 1, ""
                 self._more.notify_all()
         self.scene.close()
 

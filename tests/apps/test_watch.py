@@ -118,7 +118,10 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_ends_nothing(stage: Stage, v
     view.begin(None, {})
     until(lambda: "cannot draw that" in view.told()["text"])
     view.record(tick(0))
-    assert "cannot draw that" in json.loads(get(view, "status"))["text"]  # the page still answers, the loop goes on
+    assert "cannot draw that" in json.loads(get(view, "status"))["text"]  # the page still answers
+    stage.state = 0
+    view.record(tick(1))
+    until(lambda: "step 2" in json.loads(get(view, "status"))["text"])
 
 
 def test_the_stream_is_a_row_of_jpegs(stage: Stage, view: Watch) -> None:
