@@ -15,7 +15,7 @@ from robolearn.core import Env, SimEnv
 from robolearn.errors import SpecMismatch
 from robolearn.teleop.arm import Arm
 from robolearn.teleop.clutch import Aligner, Clutch, Feel
-from robolearn.teleop.drives import Drive, JointDrive, simple_drives
+from robolearn.teleop.drives import Drive, Follower, JointDrive, simple_drives
 from robolearn.teleop.follow import Sew
 from robolearn.teleop.human import Tracker
 from robolearn.teleop.limits import Limiter
@@ -57,16 +57,20 @@ def drives_of(body: Any, kind: str) -> Sequence[Drive]:
 
 def joint_drive(body: Any, k: int) -> JointDrive:
     """Returns the drive of arm `k` of a robosuite body that is told joint angles; the arm is read from the body's own model."""
-    part, model, data = body.arms[k], body.model, body.data
-    hand_from_grip = geometry.pose(model.site_pos[part.site], geometry.matrix_from_quat_wxyz(model.site_quat[part.site]))
-    mujoco.mj_kinematics(model, data)
-    world_from_base = geometry.pose(data.xpos[part.base], data.xmat[part.base].reshape(3, 3))
     arm = arm_of(body, k)
-    limiter = Limiter(LEADER_SPEED, LEADER_ACCELERATION, arm.low, arm.high)
-    return JointDrive(
-        Sew(arm, body.spec.hz), world_from_base, geometry.inverse(hand_from_grip), TABLE, body.suffixes[k],
-        Aligner(len(part.qpos)), limiter, 1.0 / body.spec.hz,
-    )  # fmt: skip
+    return seated(body, k, Sew(arm, body.spec.hz), arm, hand_of(body, k))
+
+
+def seated(body: Any, k: int, follower: Follower, arm: Arm, hand: str) -> JointDrive:
+    """Returns the drive of arm `k` whose joints `follower` finds; arm: as it is known down to the body `hand`."""
+    part, data = body.arms[k], body.data
+    mujoco.mj_kinematics(body.model, data)
+    world_from_hand = geometry.pose(data.body(hand).xpos, data.body(hand).xmat.reshape(3, 3))
+    world_from_base = world_from_hand @ geometry.inverse(arm.pose(data.qpos[part.qpos]))
+    grip_from_hand = geometry.inverse(body.eef_pose(k)) @ world_from_hand
+    align, limiter = Aligner(len(part.qpos)), Limiter(LEADER_SPEED, LEADER_ACCELERATION, arm.low, arm.high)
+    period_s = 1.0 / body.spec.hz
+    return JointDrive(follower, world_from_base, grip_from_hand, TABLE, body.suffixes[k], align, limiter, period_s)
 
 
 def arm_of(body: Any, k: int = 0) -> Arm:
@@ -74,4 +78,10 @@ def arm_of(body: Any, k: int = 0) -> Arm:
     part, model = body.arms[k], body.model
     by_address = {int(model.jnt_qposadr[j]): model.joint(j).name for j in range(model.njnt)}
     joints = [by_address[int(address)] for address in part.qpos]
-    return Arm.from_mjcf(model, model.body(part.base).name, joints, model.body(int(model.site_bodyid[part.site])).name)
+    return Arm.from_mjcf(model, model.body(part.base).name, joints, hand_of(body, k))
+
+
+def hand_of(body: Any, k: int = 0) -> str:
+    """Returns the name of the body that carries the grip site of arm `k`."""
+    name: str = body.model.body(int(body.model.site_bodyid[body.arms[k].site])).name
+    return name

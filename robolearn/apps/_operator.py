@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import mujoco
 import numpy as np
 
 from robolearn import geometry
+from robolearn.apps import _cockpit
 from robolearn.apps._expand import RECIPES, Recipe, find_cuts
 from robolearn.apps.expand import find_source
 from robolearn.core import Outcome, Spec, TeleopSample, Tick
@@ -26,7 +26,7 @@ from robolearn.errors import BadInput
 from robolearn.teleop import robots
 from robolearn.teleop.arm import Arm
 from robolearn.teleop.clutch import Clutch, Feel
-from robolearn.teleop.drives import Drive, Follower, JointDrive, simple_drives
+from robolearn.teleop.drives import Drive, Follower, simple_drives
 from robolearn.teleop.follow import HandPose, Sew
 from robolearn.teleop.operator_model import Link, Operator, Packets, Part, Person
 from robolearn.teleop.pilot import Pilot, Seat
@@ -197,12 +197,7 @@ def drive_of(body: Any, follower: Literal["sew", "hand"]) -> Drive:
     if body.spec.codec != "joint_abs":
         return simple_drives(body.spec)[0]
     arm = robots.arm(body.config.robot.lower())
-    mujoco.mj_kinematics(body.model, body.data)
-    hand = body.data.body(HAND)
-    world_from_hand = geometry.pose(hand.xpos, hand.xmat.reshape(3, 3))
-    world_from_base = world_from_hand @ geometry.inverse(arm.pose(body.data.qpos[body.arms[0].qpos]))
-    grip_from_hand = geometry.inverse(body.eef_pose()) @ world_from_hand
-    return JointDrive(follower_of(follower, arm, body.spec), world_from_base, grip_from_hand, np.eye(3))
+    return _cockpit.seated(body, 0, follower_of(follower, arm, body.spec), arm, HAND)
 
 
 def pilot_of(body: Any, device: OperatorDevice, follower: Literal["sew", "hand"] = "sew", feel: Feel = Feel()) -> Pilot:
