@@ -122,9 +122,8 @@ class Server:
         self.inbox.begin()
         talk = asyncio.create_task(self._talk(connection))
         try:
-            await self._listen(connection)
-        except ConnectionClosed:
-            pass
+            with contextlib.suppress(ConnectionClosed):  # how every page ends
+                await self._listen(connection)
         finally:
             talk.cancel()
             self.inbox.lost()

@@ -67,15 +67,15 @@ def run(cfg: Any) -> int:
         ears = Ears(lambda: [SESSION_KEYS[key] for key in keys() if key in SESSION_KEYS], driver.words)
         paced: Env = Paced(sim if cfg.auto_stop == 1 else Lasting(sim, cfg.auto_stop))
         session = Session(paced, driver.mind, recorder, rules, ears)
-        show(cfg, env, sim, session, stack)
+        screen = show(cfg, env, sim, session, stack)
         if driver.invitation:
-            session.tell(driver.invitation)
+            screen.announce(driver.invitation)
         session.run()
     return report(cfg, session)
 
 
-def show(cfg: Any, env: Mapping[str, Any], sim: SimEnv, session: Session, stack: ExitStack) -> None:
-    """Opens the screen, the page in the browser and the ghost, where they are wanted."""
+def show(cfg: Any, env: Mapping[str, Any], sim: SimEnv, session: Session, stack: ExitStack) -> Screen:
+    """Opens the page in the browser and the ghost, where they are wanted, and returns the screen."""
     screen = stack.enter_context(Screen(lambda: session.board, f"record {cfg.task}", sim.spec.hz, cfg.plain, cfg.beep))
     session.tell = screen.tell
     ghost = _ghost.first_picture(cfg.ghost) if cfg.ghost is not None else None
@@ -83,12 +83,13 @@ def show(cfg: Any, env: Mapping[str, Any], sim: SimEnv, session: Session, stack:
         view = Watch(scene_of(cfg.task, env, sim, ghost))
         stack.callback(view.close)
         session.views = (view,)
-        screen.tell(f"the scene: {view.address}")
+        screen.announce(f"the scene: {view.address}")
     elif ghost is not None:
         where = cfg.out.with_name(cfg.out.name.removesuffix(".zarr") + ".ghost.png")
         sim.reset(cfg.seed + session.recorder.journal.next_id())
         _ghost.write_png(where, _ghost.blend(sim.render(), ghost))
-        screen.tell(f"the next scene under the first picture of {cfg.ghost}: {where}")
+        screen.announce(f"the next scene under the first picture of {cfg.ghost}: {where}")
+    return screen
 
 
 def scene_of(task: str, env: Mapping[str, Any], sim: SimEnv, ghost: np.ndarray | None = None) -> Scene:

@@ -60,6 +60,13 @@ class Screen:
             sys.stderr.write("\a")
             sys.stderr.flush()
 
+    def announce(self, text: str) -> None:
+        """Says something that must stay in sight whole, such as an address: above the screen, never cut or folded."""
+        if self._live is None:
+            print(text, flush=True)
+        else:
+            self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
     def picture(self) -> Panel:
         """Returns the screen at this instant."""
         board = self.board()

@@ -6,6 +6,7 @@ own copy of the model, and a picture that is not ready when the next snapshot co
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -220,7 +221,7 @@ def _handler(view: Watch) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             """Answers one request; a browser that goes away in the middle is no error."""
-            try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if self.path == "/":
                     self._whole(_PAGE.encode(), "text/html; charset=utf-8")
                 elif self.path == "/status":
@@ -229,8 +230,6 @@ def _handler(view: Watch) -> type[BaseHTTPRequestHandler]:
                     self._stream()
                 else:
                     self.send_error(404)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
         def log_message(self, format: str, *args: Any) -> None:
             """Writes nothing: the terminal belongs to the recording."""

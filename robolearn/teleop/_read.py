@@ -48,8 +48,8 @@ def chain(model: mujoco.MjModel, base: str, joints: Sequence[str], hand: str) ->
     """Returns the arm between the bodies `base` and `hand`; BadInput names what the model does not have."""
     if len(joints) != 7:
         raise BadInput(f"arm: want seven joints, got {len(joints)}; a six-joint arm has no elbow to place")
-    base_id, hand_id = _body(model, base), _body(model, hand)
-    ids = [_joint(model, name) for name in joints]
+    base_id, hand_id = (_named(model, mujoco.mjtObj.mjOBJ_BODY, "body", name) for name in (base, hand))
+    ids = [_named(model, mujoco.mjtObj.mjOBJ_JOINT, "joint", name) for name in joints]
     for name, j in zip(joints, ids, strict=True):
         if model.jnt_type[j] != mujoco.mjtJoint.mjJNT_HINGE:
             raise BadInput(f"arm: joint '{name}' does not turn; want seven hinges")
@@ -70,17 +70,11 @@ def chain(model: mujoco.MjModel, base: str, joints: Sequence[str], hand: str) ->
     )
 
 
-def _body(model: mujoco.MjModel, name: str) -> int:
-    found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+def _named(model: mujoco.MjModel, kind: mujoco.mjtObj, what: str, name: str) -> int:
+    """Returns the id of a body or joint; BadInput with the nearest name."""
+    found = mujoco.mj_name2id(model, kind, name)
     if found < 0:
-        known = [model.body(i).name for i in range(model.nbody)]
-        raise BadInput(f"arm: the model has no body '{name}'{nearest(name, known)}")
-    return found
-
-
-def _joint(model: mujoco.MjModel, name: str) -> int:
-    found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
-    if found < 0:
-        known = [model.joint(i).name for i in range(model.njnt)]
-        raise BadInput(f"arm: the model has no joint '{name}'{nearest(name, known)}")
+        count = model.nbody if kind == mujoco.mjtObj.mjOBJ_BODY else model.njnt
+        known = [mujoco.mj_id2name(model, kind, i) or "" for i in range(count)]
+        raise BadInput(f"arm: the model has no {what} '{name}'{nearest(name, known)}")
     return found
