@@ -26,6 +26,10 @@ REACH = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])  # [m, rad] of one relative 
 class Drive(Protocol):
     """Turns where the hand should be into the block of an action that belongs to one arm."""
 
+    @property
+    def why(self) -> str:
+        """What holds the arm still in spite of the hand, "" where nothing does."""
+
     def start(self, obs: Obs) -> None:
         """Begins an episode at this observation."""
 
@@ -57,6 +61,7 @@ class PoseDrive:
     """Of bodies that are told where the hand should be: position, two rows of its rotation, gripper (-1 open .. 1 closed)."""
 
     suffix: str = ""
+    why: str = ""
 
     def start(self, obs: Obs) -> None:
         """Has nothing to remember."""
@@ -76,6 +81,7 @@ class RelativeDrive:
 
     suffix: str = ""
     world_from_base: Array | None = None  # (3, 3), of the axes that the command means; None: the world's
+    why: str = ""
 
     def start(self, obs: Obs) -> None:
         """Has nothing to remember."""
@@ -110,6 +116,11 @@ class JointDrive:
     align: Aligner | None = None
     limiter: Limiter | None = None  # of a leader arm's angles; a follower has its own cap
     period_s: float = 0.05
+
+    @property
+    def why(self) -> str:
+        """Why a leader arm is not followed yet."""
+        return self.align.why if self.align is not None and self._led else ""
 
     def start(self, obs: Obs) -> None:
         """Begins at the joint angles of now."""
@@ -155,6 +166,8 @@ class JointDrive:
 @dataclass
 class PlanarDrive:
     """Of a pusher on a table seen from above (PushT): forward is up in the picture, left is left; 1 mm is one pixel."""
+
+    why: str = ""
 
     def start(self, obs: Obs) -> None:
         """Has nothing to remember."""

@@ -119,8 +119,9 @@ class Pilot:
             self.flags |= Flag.ENGAGED if target.engaged else Flag.DISENGAGED
         if stale is not Age.FRESH:
             self.flags |= Flag.STALE
-        why = f"no input for {age_s * 1e3:.0f} ms" if stale is not Age.FRESH else target.why
-        return seat.drive.action(obs, target.pose, target.grip, fresh), target.engaged, why, age_s
+        block = seat.drive.action(obs, target.pose, target.grip, fresh)
+        why = f"no input for {age_s * 1e3:.0f} ms" if stale is not Age.FRESH else target.why or seat.drive.why
+        return block, target.engaged, why, age_s
 
 
 def filtered(sample: TeleopSample, tracker: Tracker) -> TeleopSample:

@@ -13,7 +13,7 @@ from robolearn.apps import _ghost, _live
 from robolearn.apps._session import Board, State
 from robolearn.apps._session_live import scene_of
 from robolearn.apps._session_screen import Screen
-from robolearn.apps._teleop_session import Script, session
+from robolearn.apps._teleop_session import Script, Terminal, session
 from robolearn.cli import main
 from robolearn.core import Flag
 from sim_envs import _base as tasks
@@ -108,3 +108,13 @@ def test_the_screen_says_count_state_limits_and_keys() -> None:
     assert all(
         word in text for word in ("3 of 10", "recording, seed 42", "7 of 200", "limits hold back", "episode 2 is back", "undo")
     )
+
+
+def test_the_addresses_of_page_and_view_can_be_read_whole_above_the_screen(tmp_path: Path) -> None:
+    flags = ["record", "lift", "--driver", "webxr", "--device-set", "host=127.0.0.1", "port=0", "token=a-token-long-enough"]
+    with Terminal([*flags, "--watch", "--out", str(tmp_path / "a.zarr")]) as terminal:
+        terminal.wait_for("the page's address", lambda: b"/?token=a-token-long-enough" in terminal.text)
+        terminal.wait_for("the view's address", lambda: b"the scene: http://127.0.0.1:" in terminal.text)
+        terminal.press("q")
+        assert terminal.process.wait(60) == 1  # nothing was recorded
+        assert terminal.restored()

@@ -78,6 +78,7 @@ def test_a_leader_that_falls_silent_or_is_let_go_leaves_the_arm_where_it_is() ->
         drive.start(obs)
         start, rest = obs["joint_pos"].astype(float), drive.measured(obs)
         leader = TeleopSample(0, 0, joints=start + 0.4, deadman=True)
+        assert drive.why == ""
         path = [drive.action(obs, rest, 0.0, leader)[:7] for _ in range(40)]
         steps = np.abs(np.diff(np.vstack([start, path]), axis=0))
         assert steps.max() <= 0.05 * _cockpit.LEADER_SPEED + 1e-9
@@ -86,3 +87,5 @@ def test_a_leader_that_falls_silent_or_is_let_go_leaves_the_arm_where_it_is() ->
             np.testing.assert_array_equal(drive.action(obs, rest, 0.0, None)[:7], path[-1])
         jumped = TeleopSample(0, 0, joints=path[-1] + 0.7, deadman=True)
         assert np.abs(drive.action(obs, rest, 0.0, jumped)[:7] - path[-1]).max() <= 0.05 + 1e-9  # aligned anew
+        drive.action(obs, rest, 0.0, TeleopSample(0, 0, joints=path[-1] + 2.0, deadman=True))
+        assert "move it nearer" in drive.why
