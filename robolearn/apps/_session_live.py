@@ -51,7 +51,6 @@ def run(cfg: Any) -> int:
     device = device_of(cfg)
     env = env_of(cfg, device)
     _base.configure(cfg.task, env)
-    clear(cfg, env)
     auto = cfg.start == "auto" or (cfg.start == "" and cfg.driver in SCRIPTED)
     facts = {"task": cfg.task, "env": env, "device": f"scripted {cfg.driver}" if device is None else cfg.driver}
     facts["operator"] = cfg.person or (cfg.driver if device is None else "")
@@ -61,24 +60,25 @@ def run(cfg: Any) -> int:
         rules = Rules(
             cfg.episodes, max_steps, cfg.seed, FIRST_TEST_SEED, auto, "expert" if cfg.driver == "expert" else "operator"
         )
-        recorder = stack.enter_context(EpisodeWriter(cfg.out, facts, Recording(codec=Codec(cfg.codec)), state=sim.state))
+        ghost = _ghost.first_picture(cfg.ghost) if cfg.ghost is not None else None
         driver = driver_of(cfg, sim, device, stack)
+        clear(cfg, env)  # only now: where a device is not there, nothing is written and nothing replaced
+        recorder = stack.enter_context(EpisodeWriter(cfg.out, facts, Recording(codec=Codec(cfg.codec)), state=sim.state))
         keys = stack.enter_context(Keys()).read if driver.keys and sys.stdin.isatty() else list
         ears = Ears(lambda: [SESSION_KEYS[key] for key in keys() if key in SESSION_KEYS], driver.words)
         paced: Env = Paced(sim if cfg.auto_stop == 1 else Lasting(sim, cfg.auto_stop))
         session = Session(paced, driver.mind, recorder, rules, ears)
-        screen = show(cfg, env, sim, session, stack)
+        screen = show(cfg, env, session, ghost, stack, sim)
         if driver.invitation:
             screen.announce(driver.invitation)
         session.run()
     return report(cfg, session)
 
 
-def show(cfg: Any, env: Mapping[str, Any], sim: SimEnv, session: Session, stack: ExitStack) -> Screen:
+def show(cfg: Any, env: Mapping[str, Any], session: Session, ghost: np.ndarray | None, stack: ExitStack, sim: SimEnv) -> Screen:
     """Opens the page in the browser and the ghost, where they are wanted, and returns the screen."""
     screen = stack.enter_context(Screen(lambda: session.board, f"record {cfg.task}", sim.spec.hz, cfg.plain, cfg.beep))
     session.tell = screen.tell
-    ghost = _ghost.first_picture(cfg.ghost) if cfg.ghost is not None else None
     if cfg.watch:
         view = Watch(scene_of(cfg.task, env, sim, ghost))
         stack.callback(view.close)
@@ -125,6 +125,9 @@ def driver_of(cfg: Any, sim: SimEnv, device: Device | None, stack: ExitStack) ->
     if cfg.driver == "expert":
         return Driver(lambda seed: _base.expert(sim, seed))
     if device is None:
+        from robolearn.apps._operator import lesson
+
+        lesson(cfg.task)  # a task that the person cannot do, or a demonstration that is not there, is said here
         return Driver(lambda seed: operator(sim, cfg.task, seed))
     from robolearn.apps import _cockpit
 

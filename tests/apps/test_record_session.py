@@ -118,3 +118,13 @@ def test_the_addresses_of_page_and_view_can_be_read_whole_above_the_screen(tmp_p
         terminal.press("q")
         assert terminal.process.wait(60) == 1  # nothing was recorded
         assert terminal.restored()
+
+
+@pytest.mark.parametrize("flags", ["--driver replayed --device-set path=nowhere.csv", "--driver scripted --ghost nowhere.zarr"])
+def test_a_device_or_ghost_that_is_not_there_writes_nothing_and_replaces_nothing(tmp_path: Path, capsys, flags: str) -> None:
+    out = tmp_path / "a.zarr"
+    assert main(["record", "lift", "--out", str(out), *flags.split()]) == 2
+    assert not list(tmp_path.iterdir())
+    (out / "kept").mkdir(parents=True)
+    assert main(["record", "lift", "--overwrite", "--out", str(out), *flags.split()]) == 2
+    assert (out / "kept").is_dir() and "nowhere" in capsys.readouterr().err
