@@ -232,15 +232,18 @@ class Ask:
 class Chunk:
     """A plan: actions (horizon, action) for ticks tick, tick+1, ...
 
-    past: (n_past, action), the past as the policy predicts it, up to tick-1; samples: (draws, horizon, action),
-    evidence for monitors; features: (feature,), the policy's own embedding of the observation; events: what a
-    person's device says (success, redo, engage, ...).
+    past: (n_past, action), the past as the policy predicts it, past_stride ticks apart, the last for tick-past_stride;
+    samples: (draws, horizon, action), evidence for monitors, and past_samples (draws, n_past, action) their pasts;
+    features: (feature,), the policy's own embedding of the observation; events: what a person's device says (success,
+    redo, engage, ...).
     """
 
     actions: np.ndarray
     tick: int
     past: np.ndarray | None = None
+    past_stride: int = 1
     samples: np.ndarray | None = None
+    past_samples: np.ndarray | None = None
     features: np.ndarray | None = None
     events: tuple[str, ...] = ()
 

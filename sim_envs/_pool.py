@@ -173,6 +173,27 @@ class Pool:
         return f"its worker process {how}"
 
 
+class Here:
+    """Bodies in this process, driven as those of a `Pool`: for simulators so light that a second process would only wait."""
+
+    def __init__(self, make: Callable[[], SimEnv], streams: int, keep_states: bool = False) -> None:
+        self.streams = streams
+        self._bodies = [_Body(make, keep_states) for _ in range(streams)]
+        env = self._bodies[0].env
+        self.spec, self.versions = env.spec, env.versions() if hasattr(env, "versions") else {}
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for body in self._bodies:
+            body.env.close()
+
+    def ask(self, starts: Mapping[int, int | None], runs: Mapping[int, np.ndarray]) -> dict[int, Reply]:
+        """Returns the reply of every stream named; see `Pool.ask`."""
+        return {stream: self._bodies[stream].obey(command) for stream, command in [*starts.items(), *runs.items()]}
+
+
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Lets processes started inside use one thread each for linear algebra: they are many already."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,10 +19,11 @@ import numpy as np
 from robolearn.core import Outcome, Spec
 from robolearn.errors import BadInput
 from robolearn.intervals import mean95, wilson95
+from robolearn.policies._verified import Verification, Verified
 from robolearn.rollout import States, rollout
 from robolearn.rollout_vector import Record, rollout_vector
 from sim_envs import _base as tasks
-from sim_envs._pool import Pool
+from sim_envs._pool import Here, Pool
 
 EXPERT = "expert:"
 BODIES_PER_WORKER = 8
@@ -34,13 +35,14 @@ class Options:
 
     episodes: int = 200
     seed: int = 100_000
-    workers: int = 2
+    workers: int = 2  # processes that simulate; 0: this one
     envs_per_worker: int = 0  # 0: as many as share the work evenly, at most 8 (2 where there are images)
     max_steps: int = 0  # 0: the task's own
     device: str = "cpu"
     checkpoint: str = "last"
     sampling: Mapping[str, Any] = field(default_factory=dict)
     keep_states: bool = False
+    verify: Verification = Verification(draws=1)  # of every plan against the executed past; 1: none
 
     @property
     def seeds(self) -> range:
@@ -52,6 +54,7 @@ class Options:
         """The name of the result's folder: equal options, equal name."""
         extra = [f"_{key}{value}" for key, value in sorted(self.sampling.items())]
         extra += [f"_max{self.max_steps}"] if self.max_steps else []
+        extra += [f"_verified{self.verify.draws}"] if self.verify.draws > 1 else []
         extra += [f"_{self.checkpoint}"] if self.checkpoint != "last" else []
         return f"{self.seed}_{self.episodes}" + "".join(extra)
 
@@ -107,6 +110,7 @@ class Evaluation:
             "seeds": list(self.options.seeds),
             "max_steps": self.max_steps,
             "sampling": dict(self.options.sampling),
+            "verify": asdict(self.options.verify),
             "score_interval": "percentile bootstrap over episodes, 10000 resamples",
             "physics": dict(self.versions),
             "wall_s": round(self.wall_s, 1),
@@ -173,17 +177,24 @@ def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[R
     from robolearn.training.checkpoint import load_policy
 
     assert subject.checkpoint is not None
-    workers = max(1, min(options.workers, options.episodes))
+    workers = max(1, min(options.workers, options.episodes))  # 0: in this process
     most = options.envs_per_worker or min(BODIES_PER_WORKER, -(-options.episodes // workers))
     policy = load_policy(subject.checkpoint, _device(options.device), workers * most, options.sampling)
+    driver = verified(policy, options.verify, workers * most) if options.verify.draws > 1 else policy
     images = [key for key, array in policy.spec.obs.items() if array.is_image]
     env = tasks.with_cameras(subject.env, images)
     max_steps = options.max_steps or tasks.configure(subject.task, env).max_steps
     bodies = most if options.envs_per_worker or not images else min(2, most)
     make = partial(tasks.make, subject.task, dict(env) | {"max_steps": max_steps})
-    with Pool(make, workers, bodies, options.keep_states) as pool:
-        records = rollout_vector(pool, policy, options.seeds, max_steps=max_steps, on_record=on_record)
+    where = Pool(make, workers, bodies, options.keep_states) if options.workers else Here(make, bodies, options.keep_states)
+    with where as pool:
+        records = rollout_vector(pool, driver, options.seeds, max_steps=max_steps, on_record=on_record)
         return records, max_steps, pool.versions, pool.spec
+
+
+def verified(policy: Any, how: Verification, streams: int = 1) -> Verified:
+    """Returns a trained policy whose plans are verified against the executed past."""
+    return Verified(policy, how, policy.normalizer.scale["action"], streams)
 
 
 def _device(name: str) -> str:

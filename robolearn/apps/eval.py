@@ -18,6 +18,7 @@ from robolearn.apps._report import git_state, write_json
 from robolearn.core import ArraySpec
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import AlreadyExists
+from robolearn.policies._verified import Verification
 
 COLUMNS = ("seed", "success", "score", "steps", "reason")
 
@@ -48,6 +49,10 @@ class Config:
     """Another number of sampling steps than in training."""
     execute: int = 0
     """Another number of executed actions a plan than in training."""
+    verify: int = 1
+    """Draw so many plans and execute the one whose predicted past agrees best with what was executed; 1: no verification."""
+    verify_agree: float = 0.0
+    """With --verify: draw only three where those agree to this root mean square (normalised action units); 0: always all."""
     videos: int = 4
     """How many episodes to film, failures first."""
     save_states: Path | None = None
@@ -71,6 +76,7 @@ class Config:
             self.checkpoint,
             {key: value for key, value in given.items() if value},
             self.save_states is not None,
+            Verification(self.verify, agree=self.verify_agree),
         )
 
 

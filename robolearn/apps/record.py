@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+import yaml
 from tqdm import tqdm
 
 from robolearn.apps._report import write_json
@@ -51,6 +52,8 @@ class Config(Attempts):
     """Ticks of an episode at most, with --live; 0: the task's own."""
     person: str = ""
     """Who holds the device: kept with every episode and its labels."""
+    env_set: tuple[str, ...] = ()
+    """Fields of the task's config, FIELD=VALUE each (`memory_steps=64`)."""
     device_set: tuple[str, ...] = ()
     """Fields of the device, FIELD=VALUE each."""
     watch: bool = False
@@ -66,7 +69,8 @@ class Config(Attempts):
     def env(self) -> dict[str, Any]:
         """Overrides that rebuild the body: what was given."""
         given = {name: getattr(self, name) for name in ("robot", "action", "image_size") if getattr(self, name)}
-        return given | ({"cameras": list(self.cameras)} if self.cameras else {})
+        given |= {"cameras": list(self.cameras)} if self.cameras else {}
+        return given | {field: yaml.safe_load(value) for field, _, value in (item.partition("=") for item in self.env_set)}
 
 
 def run(cfg: Config) -> int:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from robolearn import config
 from robolearn.core import Spec
 from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror
@@ -43,9 +44,34 @@ def run(cfg: Config) -> int:
         raise BadInput("train: no dataset; give --dataset.path")
     dataset = EpisodeSet.open(cfg.dataset.path)
     plain, spec = fit_task(plain, dataset)
+    if plain.encoder_config:
+        train_encoder(plain, dataset, spec)
     folder = train(plain, dataset, spec, mirror=mirror_of(plain), resume=cfg.resume, overwrite=cfg.overwrite)
     print(f"{folder}: trained {cfg.steps} steps; evaluate with: robolearn eval {folder}", file=sys.stderr)
     return 0
+
+
+def train_encoder(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> None:
+    """Trains the run that the config's encoder comes from, on the same data with the same seed, unless that is done.
+
+    Half of such a training is resumed. Raises ConfigError where the config names no run to put it.
+    """
+    from robolearn.training.logs import read_metrics
+    from robolearn.training.trainer import train
+
+    if not cfg.encoder:
+        raise ConfigError("encoder_config: want `encoder` too, the run folder to train the encoder in")
+    run = Path(cfg.encoder)
+    first = settings.load(config.find(CONFIGS, cfg.encoder_config))
+    rows = read_metrics(run) if run.exists() else []
+    if any(row["step"] >= first.steps for row in rows):
+        return
+    data = dataclasses.replace(
+        first.dataset, path=cfg.dataset.path, filter=cfg.dataset.filter, max_episodes=cfg.dataset.max_episodes
+    )
+    where = dict(out=str(run), dataset=data, task=cfg.task, env=cfg.env, seed=cfg.seed, device=cfg.device, threads=cfg.threads)
+    print(f"{run}: the encoder first ({cfg.encoder_config}, {first.steps} steps)", file=sys.stderr)
+    train(dataclasses.replace(first, **where), dataset, spec, resume=run.exists())  # type: ignore[arg-type]
 
 
 def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from robolearn.core import ArraySpec
 from robolearn.data.images import is_image, load_frames
+from robolearn.data.layout import Layout
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import DatasetError, nearest
 
+_NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 Mirror = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]  # rows by key -> their mirror images by key
 
 
@@ -30,9 +33,10 @@ class Windows:
     """All windows of a set: vectors in memory, images in a memory map, nothing decoded per sample.
 
     A window stands at time t of an episode. Its observations are those of t-(n_obs_steps-1) ... t, token h of its action
-    is time t-(n_obs_steps-1)+h. t runs from 0 until `pad_after` tokens lie beyond the episode's end. keys: ArraySpec of
-    every key as `batch` gives it (vectors float32, images uint8). mirror: every episode stands there a second time, as
-    its mirror image; the second half of the windows is theirs.
+    is time t-(n_obs_steps-1)+h; a `layout` says other ticks. t runs from 0 until `pad_after` tokens lie beyond the episode's
+    end. keys: ArraySpec of every key as `batch` gives it (vectors float32, images uint8). mirror: every episode stands there
+    a second time, as its mirror image; the second half of the windows is theirs. frames: rows (variants, steps, n) of keys
+    that the set does not hold; which variant a window shows follows from its number and `batch`'s draw.
     """
 
     def __init__(
@@ -45,20 +49,28 @@ class Windows:
         episodes: Sequence[int] | np.ndarray | None = None,
         cache: Path | None = None,
         mirror: Mirror | None = None,
+        layout: Layout | None = None,
+        frames: Mapping[str, np.ndarray] = _NOTHING,
     ) -> None:
-        if n_obs_steps < 1 or horizon < n_obs_steps or not 0 <= pad_after < horizon:
+        if layout is not None:
+            n_obs_steps, horizon = layout.n_obs, layout.horizon
+        if n_obs_steps < 1 or horizon < 1 or (layout is None and horizon < n_obs_steps) or not 0 <= pad_after < horizon:
             raise DatasetError(
                 f"windows: want 1 <= n_obs_steps <= horizon and 0 <= pad_after < horizon, "
                 f"got n_obs_steps {n_obs_steps}, horizon {horizon}, pad_after {pad_after}"
             )
-        for key in (*obs, "action"):
+        self.layout = layout or Layout(n_obs_steps, horizon, n_obs_steps - 1)
+        stored = [key for key in obs if key not in frames]
+        for key in (*stored, "action"):
             if key not in dataset.keys:
                 raise DatasetError(f"{dataset.path}: no key '{key}'{nearest(key, dataset.keys)}")
         self.n_obs_steps, self.horizon, self.pad_after = n_obs_steps, horizon, pad_after
         self.obs_keys = tuple(obs)
+        self._frames = dict(frames)
+        self._obs_ticks, self._action_ticks = np.array(self.layout.obs_ticks), np.array(self.layout.action_ticks)
         self.episodes = np.arange(dataset.n_episodes) if episodes is None else np.asarray(episodes, np.int64)
-        self._arrays = {key: load_key(dataset, key, cache) for key in (*obs, "action")}
-        for key in (*obs, "action"):
+        self._arrays = {key: load_key(dataset, key, cache) for key in (*stored, "action")}
+        for key in (*stored, "action"):
             _require_finite(dataset, key, self._arrays[key], self.episodes)
         self.keys: dict[str, ArraySpec] = {
             key: ArraySpec(
@@ -66,22 +78,22 @@ class Windows:
             )
             for key, a in self._arrays.items()
         }
-        self._first, self._low, self._high, self._episode = self._index(dataset)
+        self._now, self._low, self._high, self._episode = self._index(dataset)
         self._n_recorded = len(self._arrays["action"])
         if mirror is not None:
             self._add_mirrored(mirror)
 
     def _index(self, dataset: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns per window: row of its token 0 (it may lie before the episode), the episode's bounds and index."""
+        """Returns per window: the row it stands at, the episode's bounds and index."""
         for episode in self.episodes[(self.episodes < 0) | (self.episodes >= dataset.n_episodes)]:
             dataset.span(int(episode))  # says what is wrong with it
         ends = np.concatenate([[0], dataset.episode_ends]).astype(np.int64)
         low, high = ends[self.episodes], ends[self.episodes + 1]
-        last = np.maximum(low, high - self.horizon + self.pad_after + self.n_obs_steps - 1)
+        last = np.maximum(low, high - self.layout.n_future + self.pad_after)
         count = np.minimum(last, high - 1) - low + 1
         place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of a window in its episode
         lows, highs, episodes = (np.repeat(values, count) for values in (low, high, self.episodes))
-        return lows + place - (self.n_obs_steps - 1), lows, highs, episodes
+        return lows + place, lows, highs, episodes
 
     def _add_mirrored(self, mirror: Mirror) -> None:
         images = [key for key, spec in self.keys.items() if spec.is_image]
@@ -91,7 +103,7 @@ class Windows:
         if lost := [key for key in self._arrays if key not in twins]:
             raise DatasetError(f"mirror: the task cannot mirror '{lost[0]}' (it can: {', '.join(twins)})")
         self._arrays = {key: np.concatenate([a, twins[key].astype(a.dtype)]) for key, a in self._arrays.items()}
-        for name in ("_first", "_low", "_high"):
+        for name in ("_now", "_low", "_high"):
             setattr(self, name, np.concatenate([getattr(self, name), getattr(self, name) + rows]))
         self._episode = np.tile(self._episode, 2)
 
@@ -103,21 +115,36 @@ class Windows:
 
     def __len__(self) -> int:
         """Returns the number of windows."""
-        return len(self._first)
+        return len(self._now)
 
     def episode_of(self, indices: np.ndarray) -> np.ndarray:
         """Returns the episode index of each window."""
         return self._episode[indices]
 
-    def batch(self, indices: np.ndarray) -> dict:
-        """Returns obs {key: (B, n_obs_steps, ...)}, action (B, horizon, n) and is_pad (B, horizon) of the windows `indices`."""
+    def place_of(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the tick in its episode at which each window stands."""
+        return self._now[indices] - self._low[indices]
+
+    def chains(self) -> list[tuple[int, int]]:
+        """Returns (first, count) of every episode's windows, which stand at consecutive ticks from 0 on."""
+        begins = np.flatnonzero(self._now == self._low)
+        return list(zip(begins.tolist(), np.diff(np.append(begins, len(self))).tolist(), strict=True))
+
+    def batch(self, indices: np.ndarray, draw: int = 0) -> dict:
+        """Returns obs {key: (B, n_obs_steps, ...)}, action (B, horizon, n) and is_pad (B, horizon) of the windows `indices`.
+
+        draw: chooses, with the window, which variant of `frames` is shown.
+        """
         indices = np.asarray(indices)
-        low, high = self._low[indices, None], self._high[indices, None]
-        rows = self._first[indices, None] + np.arange(self.horizon)
+        low, high, now = self._low[indices, None], self._high[indices, None], self._now[indices, None]
+        rows = now + self._action_ticks
         inside = np.clip(rows, low, high - 1)
-        seen = inside[:, : self.n_obs_steps]
+        seen = np.clip(now + self._obs_ticks, low, high - 1)
+        obs = {key: np.take(self._arrays[key], seen, axis=0) for key in self.obs_keys if key not in self._frames}
+        for key, frames in self._frames.items():
+            obs[key] = frames[_variant(indices, draw, len(frames))[:, None], seen]
         return {
-            "obs": {key: np.take(self._arrays[key], seen, axis=0) for key in self.obs_keys},
+            "obs": {key: obs[key] for key in self.obs_keys},
             "action": np.take(self._arrays["action"], inside, axis=0),
             "is_pad": inside != rows,
         }
@@ -125,6 +152,12 @@ class Windows:
     def bytes_in_memory(self) -> int:
         """Returns how many bytes of memory the arrays take (memory maps count nothing)."""
         return sum(a.nbytes for a in self._arrays.values() if not isinstance(a, np.memmap))
+
+
+def _variant(indices: np.ndarray, draw: int, n: int) -> np.ndarray:
+    """Returns a number in [0, n) a window, as good as random, the same for the same window and draw."""
+    mixed = (indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(draw * 0xBF58476D1CE4E5B9 % 2**64))
+    return ((mixed ^ (mixed >> np.uint64(31))) * np.uint64(0x94D049BB133111EB) >> np.uint64(33)).astype(np.int64) % n
 
 
 def load_key(dataset: EpisodeSet, key: str, cache: Path | None = None) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The decoder transformer of Diffusion Policy with the causal masks that Past-Token Prediction relies on."""
+"""The decoder transformer of Diffusion Policy with the causal masks that past-token prediction relies on (arXiv 2505.09561)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,8 @@ class Transformer(Denoiser):
     """Maps x (B, H, Da), t (B,) in [0, 1] and cond (B, To, Dc) to (B, H, Da).
 
     Condition tokens: 0 is the time, 1+k is observation k. Action token h sees action tokens h' <= h, the time, and
-    observation k only where h >= k. With `causal=False` everything sees everything.
+    observation k only where it is not later: action_ticks[h] >= obs_ticks[k] (without ticks: h >= k). With `causal=False`
+    everything sees everything, with `cross_causal=False` every action token sees every observation.
     """
 
     self_mask: Tensor | None
@@ -41,6 +43,9 @@ class Transformer(Denoiser):
         heads: int = 4,
         dropout: float = 0.3,
         causal: bool = True,
+        cross_causal: bool = True,
+        obs_ticks: Sequence[int] = (),
+        action_ticks: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.step = Sinusoidal(width)
@@ -52,9 +57,11 @@ class Transformer(Denoiser):
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, action_dim)
-        h = torch.arange(horizon)[:, None]
-        self.register_buffer("self_mask", h >= torch.arange(horizon) if causal else None, persistent=False)
-        self.register_buffer("cross_mask", h >= torch.arange(1 + n_obs) - 1 if causal else None, persistent=False)
+        tokens = torch.arange(horizon)
+        seen = torch.tensor(obs_ticks or range(n_obs)) <= torch.tensor(action_ticks or range(horizon))[:, None]
+        seen = torch.cat((torch.ones(horizon, 1, dtype=torch.bool), seen), dim=1)  # the time is always seen
+        self.register_buffer("self_mask", tokens[:, None] >= tokens if causal else None, persistent=False)
+        self.register_buffer("cross_mask", seen if causal and cross_causal else None, persistent=False)
         self.apply(_initialise)
         nn.init.normal_(self.positions, std=0.02)
         nn.init.normal_(self.cond_positions, std=0.02)

@@ -1,8 +1,9 @@
-"""ResNet-18 with GroupNorm and spatial softmax: uint8 images in, 64 numbers out."""
+"""Image encoders: ResNet-18 with GroupNorm or a small one for CPUs, then spatial softmax or the average over the picture."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,27 +11,45 @@ from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 
+Backbone = Literal["resnet18", "small"]
+Head = Literal["spatial_softmax", "average"]
+
 
 class VisionEncoder(nn.Module):
     """Maps images (N, H, W, 3), uint8 or float in [0, 1], to (N, features).
 
     Crops `crop` (height, width) at random in training and in the centre otherwise; None keeps the whole image.
-    Published crops: 76 of 84 pixels, 84 of 96, 216 of 240.
+    Published crops: 76 of 84 pixels, 84 of 96, 216 of 240. head "average" is SeedPolicy's encoder (512 features of resnet18).
     """
 
-    def __init__(self, size: tuple[int, int], crop: tuple[int, int] | None = None, features: int = 64, width: int = 64) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        crop: tuple[int, int] | None = None,
+        features: int = 64,
+        width: int = 64,
+        backbone: Backbone = "resnet18",
+        head: Head = "spatial_softmax",
+    ) -> None:
+        """width: channels of the first stage (small: a quarter of them)."""
         super().__init__()
         self.size = size
         self.crop = crop or size
         if self.crop[0] > size[0] or self.crop[1] > size[1]:
             raise ConfigError(f"crop {self.crop} is larger than the image {size}; give a smaller one")
-        self.trunk = ResNet18(width)
-        self.pool = SpatialSoftmax(8 * width, points=features // 2)
-        self.leave = nn.Linear(features // 2 * 2, features)
+        self.trunk = ResNet18(width) if backbone == "resnet18" else SmallTrunk(width // 4)
+        channels = self.trunk.channels
+        self.pool: nn.Module
+        self.leave: nn.Module
+        if head == "spatial_softmax":
+            self.pool, self.leave = SpatialSoftmax(channels, points=features // 2), nn.Linear(features // 2 * 2, features)
+        else:
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.leave = nn.Linear(channels, features) if features != channels else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         images = random_crop(images, self.crop) if self.training else centre_crop(images, self.crop)
-        scaled = images.permute(0, 3, 1, 2).to(self.leave.weight.dtype)
+        scaled = images.permute(0, 3, 1, 2).to(next(self.parameters()).dtype)
         scaled = scaled * (2 / 255) - 1 if images.dtype == torch.uint8 else scaled * 2 - 1
         return self.leave(self.pool(self.trunk(scaled)))
 
@@ -40,6 +59,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
+        self.channels = 8 * width
         self.enter = nn.Sequential(
             nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), norm(width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
         )
@@ -56,6 +76,23 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(self.enter(images))
+
+
+class SmallTrunk(nn.Module):
+    """Four convolutions for CPUs: (N, 3, H, W) to (N, 8 * width, H / 8, W / 8); a 0.4 M trunk at width 16."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.channels = 8 * width
+        wide = ((3, 2 * width, 5, 2), (2 * width, 4 * width, 3, 2), (4 * width, 8 * width, 3, 2), (8 * width, 8 * width, 3, 1))
+        blocks = [
+            nn.Sequential(nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False), norm(b), nn.ReLU())
+            for a, b, kernel, stride in wide
+        ]
+        self.stages = nn.Sequential(*blocks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)
 
 
 class BasicBlock(nn.Module):

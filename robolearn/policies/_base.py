@@ -1,7 +1,8 @@
-"""What a policy is made of: an observation encoder, a denoiser, an objective; a policy file adds `loss` and `sample`.
+"""What a policy is made of: an observation encoder, a memory, a denoiser, an objective; a policy file adds `loss` and `sample`.
 
-Everything here is batched and normalised; histories, normalizers and streams belong to `_learned.py`. Token h of an
-action sequence is absolute time t-(n_obs_steps-1)+h: tokens before n_obs_steps-1 are the past, the rest is the plan.
+Everything here is batched and normalised; histories, normalizers and streams belong to `_learned.py`. An action sequence
+begins with n_past tokens of the past, the rest is the plan (`data/layout.py`). Past-token prediction (Torne et al., arXiv
+2505.09561) is nothing but how many past tokens there are and how many of them the loss counts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.core import Spec
+from robolearn.data.layout import Layout
 from robolearn.nets.denoiser import AtTimes, Denoiser
+from robolearn.nets.memory import GruMemory, Memory, SegaMemory
 from robolearn.nets.mlp import MLP
 from robolearn.nets.obs import ObsEncoder
+from robolearn.nets.sega import Gate, Keys
 from robolearn.nets.transformer import Transformer
 from robolearn.nets.unet1d import UNet1d
+from robolearn.nets.vision import Backbone, Head
+
+EMBEDDING = "embedding"  # the key under which a batch brings what the frozen encoder gave, instead of observations
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,16 @@ class PolicyConfig:
     """Observation keys to read; empty: all that the dataset holds and are no images."""
     n_obs_steps: int = 2
     """How many observations the policy sees, the newest included."""
+    history_stride: int = 1
+    """Ticks between two observations, and between two past action tokens; the plan is always dense."""
+    history_mixed: bool = False
+    """Only the older half of the observations is history_stride apart, the newer half is dense."""
     horizon: int = 16
-    """How many action tokens are predicted, the n_obs_steps - 1 past ones included."""
+    """How many action tokens are predicted, the past ones included."""
+    n_past_actions: int = -1
+    """How many of them lie before now; -1: n_obs_steps - 1, as in Diffusion Policy; 0: none (the clean baseline)."""
+    past_loss: int = -1
+    """How many past tokens, the newest ones, the loss counts; -1: all (past-token prediction); 0: none (released baseline)."""
     execute: int = 8
     """How many actions of a plan are run before the next plan."""
     denoiser: Literal["mlp", "unet1d", "transformer"] = "mlp"
@@ -48,30 +63,87 @@ class PolicyConfig:
     """Channels of the unet1d's levels."""
     dropout: float = 0.0
     """Of mlp and transformer."""
+    causal: bool = True
+    """The transformer's masks: a token sees no later token, and without a memory no later observation."""
+    memory: Literal["none", "sega", "gru"] = "none"
+    """What carries the past beyond the observations; a window is just a larger n_obs_steps."""
+    memory_stride: int = 0
+    """Ticks between two updates of the memory, in training and when driving; 0: `execute`, once a plan."""
+    memory_width: int = 256
+    memory_slots: int = 60
+    """Tokens of SEGA's state."""
+    memory_layers: int = 6
+    """Layers of SEGA, cells of the GRU."""
+    memory_heads: int = 8
+    memory_gate: Gate = "attention"
+    """attention: SEGA's own; none: always overwrite; mlp: a learned gate."""
+    memory_keys: Keys = "before"
+    """SEGA reads the other stream before (released code) or after (paper) that one's self-attention."""
+    memory_frozen: bool = False
+    """Leave the memory at its random initial weights (what the released transformer code does by mistake)."""
     crop: int = 0
     """Side [px] of the random (training) or centre (evaluation) crop of images; 0: none."""
     image_features: int = 64
     """Features an image is encoded to."""
+    image_net: Backbone = "resnet18"
+    """The image encoder; small is sized for CPUs."""
+    image_head: Head = "spatial_softmax"
+    obs_width: int = 0
+    """Width of an MLP over each frame's features; 0: none (with SEGA: memory_width)."""
     goal_dropout: float = 0.1
     """How often the goal is hidden in training, so that classifier-free guidance works; without goal keys unused."""
 
     def __post_init__(self) -> None:
         if self.n_obs_steps < 1 or self.execute < 1:
             raise ValueError(f"n_obs_steps and execute must be at least 1, got {self.n_obs_steps} and {self.execute}")
-        if self.horizon < self.n_obs_steps - 1 + self.execute:
+        if self.history_stride < 1 or self.n_past_actions < -1 or self.memory_stride < 0:
             raise ValueError(
-                f"horizon {self.horizon} is too short: {self.n_obs_steps - 1} past and {self.execute} executed tokens "
-                f"need at least {self.n_obs_steps - 1 + self.execute}"
+                f"want history_stride >= 1, n_past_actions >= -1 and memory_stride >= 0, "
+                f"got {self.history_stride}, {self.n_past_actions} and {self.memory_stride}"
             )
+        if not -1 <= self.past_loss <= self.n_past:
+            raise ValueError(f"past_loss: want -1 (all) or 0 to {self.n_past}, the past tokens there are, got {self.past_loss}")
+        if self.horizon < self.n_past + self.execute:
+            raise ValueError(
+                f"horizon {self.horizon} is too short: {self.n_past} past and {self.execute} executed tokens "
+                f"need at least {self.n_past + self.execute}"
+            )
+        if self.memory != "none" and self.execute % self.update_every:
+            raise ValueError(f"memory_stride: want a divisor of execute ({self.execute}), got {self.memory_stride}")
+
+    @property
+    def n_past(self) -> int:
+        """How many action tokens lie before now."""
+        return self.n_obs_steps - 1 if self.n_past_actions < 0 else self.n_past_actions
+
+    @property
+    def first_counted(self) -> int:
+        """The first token h0 that the loss counts."""
+        return 0 if self.past_loss < 0 else self.n_past - self.past_loss
+
+    @property
+    def layout(self) -> Layout:
+        """Which ticks the tokens stand for."""
+        return Layout(self.n_obs_steps, self.horizon, self.n_past, self.history_stride, self.history_mixed)
+
+    @property
+    def update_every(self) -> int:
+        """Ticks between two updates of the memory."""
+        return self.memory_stride or self.execute
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch, normalised. obs: (batch, n_obs, ...); action: (batch, horizon, action); goal: (batch, ...)."""
+    """One training batch, normalised. obs: (batch, n_obs, ...); action: (batch, horizon, action); goal: (batch, ...).
+
+    With a memory the rows are chains, slot by slot: row = slot * chain + k, and reset (slots, chain) says where an episode
+    begins. Without `reset` every row begins one.
+    """
 
     obs: Mapping[str, Tensor]
     action: Tensor
     goal: Mapping[str, Tensor]
+    reset: Tensor | None = None
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -112,22 +184,38 @@ class PolicyNet(nn.Module, ABC):
         self.config = config
         self.action_dim = math.prod(spec.action.shape)
         self.goal_keys = tuple(spec.goal)
+        width = config.obs_width or (config.memory_width if config.memory == "sega" else 0)
         self.encoder = ObsEncoder(
             {key: array.shape for key, array in spec.obs.items()},
             crop=(config.crop, config.crop) if config.crop else None,
             features=config.image_features,
+            backbone=config.image_net,
+            head=config.image_head,
+            width_out=width,
         )
+        self.memory = make_memory(config, self.encoder.dim)
         goal_dim = sum(math.prod(array.shape) for array in spec.goal.values())
-        self.cond_dim = self.encoder.dim + (goal_dim + 1 if goal_dim else 0)
+        context_dim = self.encoder.dim if self.memory is None else self.memory.context_dim
+        self.cond_dim = context_dim + (goal_dim + 1 if goal_dim else 0)
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Returns features (batch, n_obs, feature) of observations (batch, n_obs, ...)."""
-        return self.encoder(obs)
+        """Returns features (batch, n_obs, feature) of observations (batch, n_obs, ...), or those a cache holds (EMBEDDING)."""
+        return obs[EMBEDDING] if EMBEDDING in obs else self.encoder(obs)
 
-    def remember(self, state: Any, features: Tensor, reset: Tensor) -> tuple[Any, Tensor]:
-        """Returns (state, context); without a memory the state is kept and the context is the features."""
-        del reset  # Unused: there is nothing to forget.
-        return state, features
+    def remember(self, state: Tensor | None, features: Tensor, reset: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Returns (state, context) after one update; without a memory the state stays None and the context is the features."""
+        if self.memory is None:
+            return state, features
+        return self.memory.step(self.memory.begin(len(features)) if state is None else state, features, reset)
+
+    def remember_chain(self, state: Tensor | None, features: Tensor, reset: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Returns (state, context) of a batch whose rows are chains (see `Batch`); the new state is cut off from them."""
+        if self.memory is None:
+            return None, features
+        reset = torch.ones(len(features), 1, dtype=torch.bool, device=features.device) if reset is None else reset
+        state = self.memory.begin(len(reset)) if state is None else state
+        state, contexts = self.memory.unroll(state, features.unflatten(0, tuple(reset.shape)), reset)
+        return state.detach(), contexts.flatten(0, 1)
 
     def with_goal(self, features: Tensor, goal: Mapping[str, Tensor], shown: Tensor) -> Tensor:
         """Appends the goal, zeroed where `shown` (batch,) is 0, and `shown` itself to features (batch, n_obs, feature)."""
@@ -139,8 +227,7 @@ class PolicyNet(nn.Module, ABC):
 
     def training_context(self, batch: Batch, state: Any, rng: Draws) -> tuple[Tensor, Any]:
         """Returns the condition (batch, n_obs, cond) of a batch, its goals hidden at the rate of the config, and the state."""
-        reset = torch.zeros(len(batch), dtype=torch.bool, device=batch.action.device)
-        state, context = self.remember(state, self.encode(batch.obs), reset)
+        state, context = self.remember_chain(state, self.encode(batch.obs), batch.reset)
         if self.goal_keys:
             shown = (rng.uniform((len(batch),)) >= self.config.goal_dropout).to(context.dtype)
             context = self.with_goal(context, batch.goal, shown)
@@ -153,8 +240,14 @@ class PolicyNet(nn.Module, ABC):
         if c.denoiser == "unet1d":
             return UNet1d(**shape, dims=c.dims)
         if c.denoiser == "transformer":
-            return Transformer(**shape, width=c.width, layers=c.depth, heads=c.heads, dropout=c.dropout)
+            masks = dict(causal=c.causal, cross_causal=c.memory == "none")  # a memory's tokens are all of the past
+            ticks = dict(obs_ticks=c.layout.obs_ticks, action_ticks=c.layout.action_ticks)
+            return Transformer(**shape, **masks, **ticks, width=c.width, layers=c.depth, heads=c.heads, dropout=c.dropout)
         return MLP(**shape, width=c.width, blocks=c.depth, dropout=c.dropout)
+
+    def counted(self, tokens: Tensor) -> Tensor:
+        """Returns the tokens (batch, horizon - h0, ...) of (batch, horizon, ...) that the loss counts."""
+        return tokens[:, self.config.first_counted :]
 
     def forward(self, batch: Batch, state: Any, rng: Draws) -> tuple[Tensor, Any]:
         """The loss, under the name that DistributedDataParallel and torch.compile wrap."""
@@ -175,6 +268,19 @@ class PolicyNet(nn.Module, ABC):
     def noise_draws(self) -> int:
         """Returns how many noise tensors `sample` uses."""
         return 1
+
+
+def make_memory(config: PolicyConfig, dim: int) -> Memory | None:
+    """Returns the memory that the config names for features of width `dim`; None where there is none."""
+    if config.memory == "none":
+        return None
+    memory: Memory
+    if config.memory == "gru":
+        memory = GruMemory(dim, config.memory_width, config.memory_layers)
+    else:
+        shape = (config.memory_width, config.memory_slots, config.memory_layers, config.memory_heads)
+        memory = SegaMemory(*shape, config.memory_gate, config.memory_keys)
+    return memory.requires_grad_(not config.memory_frozen)
 
 
 def guided(

@@ -23,20 +23,44 @@ from robolearn.policies._base import PolicyNet
 
 @dataclass
 class _Stream:
-    """One running episode: its seed, the tick of its newest observation, its last n_obs observations, normalised."""
+    """One running episode: its seed, the tick of its newest observation, its last observations, normalised, oldest first.
+
+    encoded: the encoder's features (feature,) of each, None where they have not been asked for; memory: the net's state
+    (1, ...) after its last update; context: what that update gave, (1, n_obs, cond).
+    """
 
     seed: int = 0
     tick: int = -1
     history: deque[dict[str, np.ndarray]] = field(default_factory=deque)
+    encoded: deque[Tensor | None] = field(default_factory=deque)
+    memory: Tensor | None = None
+    context: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a stream of a policy has seen (see `_Stream`); arrays are shared with it and never written to."""
+
+    seed: int
+    tick: int
+    history: tuple[dict[str, np.ndarray], ...]
+    memory: Tensor | None
+    context: Tensor | None
 
 
 class Learned:
-    """A trained policy. Stream 0 is the plain `core.Policy`; `*_stream(s)` drive many episodes at once."""
+    """A trained policy. Stream 0 is the plain `core.Policy`; `*_stream(s)` drive many episodes at once.
+
+    A memory moves in `observe`, at ticks that `spec.memory_stride` divides, and never in `plan`.
+    """
 
     def __init__(self, net: PolicyNet, spec: Spec, normalizer: Normalizer, device: str = "cpu", streams: int = 1) -> None:
         self.net, self.spec, self.normalizer, self.device = net.to(device).eval(), spec, normalizer, torch.device(device)
         if "denoiser" in dict(net.named_children()):  # what a sampler calls many times
             net.denoiser = Replayed(net.denoiser)
+        layout = net.config.layout
+        self._places = [layout.span + tick for tick in layout.obs_ticks]  # of the observations in a history
+        self._kept = layout.span + 1
         self.streams = [_Stream() for _ in range(streams)]
 
     def reset(self, seed: int | None = None) -> None:
@@ -57,18 +81,23 @@ class Learned:
 
     def observe_stream(self, i: int, obs: Obs, applied: np.ndarray | None) -> None:
         """Adds one observation to stream i. The first one fills the whole history, as edges repeat in training."""
-        del applied  # Unused: without past-token prediction the executed action is not looked at.
+        del applied  # Unused: what is predicted of the past is a prediction; `Verified` compares it with what was executed.
         stream = self.streams[i]
         for key, spec in self.spec.obs.items():
             spec.check(obs[key], f"observation '{key}'")
         images = self.spec.obs.keys() - self.normalizer.scale.keys()  # pass as they are
         row = {key: obs[key] if key in images else self.normalizer.normalize(key, obs[key]) for key in self.spec.obs}
-        n_obs = self.net.config.n_obs_steps
         if not stream.history:
-            stream.history = deque([row] * n_obs, maxlen=n_obs)
+            stream.history = deque([row] * self._kept, maxlen=self._kept)
+            stream.encoded = deque([None] * self._kept, maxlen=self._kept)
         else:
             stream.history.append(row)
+            stream.encoded.append(None)
         stream.tick += 1
+        if self.net.memory is not None and stream.tick % self.spec.memory_stride == 0:
+            with torch.inference_mode():
+                begins = torch.tensor([stream.tick == 0], device=self.device)
+                stream.memory, stream.context = self.net.remember(stream.memory, self._encode([stream]), begins)
 
     def plan_streams(self, indices: Sequence[int], ask: Ask = Ask()) -> list[Chunk]:
         """Returns one chunk a stream, all from one batched pass through the network."""
@@ -79,14 +108,42 @@ class Learned:
             if not stream.history:
                 raise BadInput(f"stream {i} has seen no observation yet: call observe before plan")
         with torch.inference_mode():
-            features = self.net.encode(self._batch(streams))
+            features = self._encode(streams) if self.net.memory is None else torch.cat([self._remembered(s) for s in streams])
             context, unguided = self._contexts(features, ask)
             actions = self._sample(context, unguided, streams, ask)
         return [self._chunk(s, actions[k], features[k], ask) for k, s in enumerate(streams)]
 
-    def _batch(self, streams: Sequence[_Stream]) -> dict[str, Tensor]:
-        rows = {key: np.stack([np.stack([row[key] for row in s.history]) for s in streams]) for key in self.spec.obs}
-        return {key: torch.from_numpy(array).to(self.device) for key, array in rows.items()}
+    def snapshot(self, i: int = 0) -> Snapshot:
+        """Returns everything that stream i has seen, to be planned from elsewhere while the stream goes on."""
+        s = self.streams[i]
+        return Snapshot(s.seed, s.tick, tuple(s.history), s.memory, s.context)
+
+    def restore(self, snapshot: Snapshot, i: int = 0) -> None:
+        """Makes stream i what it was when the snapshot was taken, here or in another process's copy of this policy."""
+        rows = deque(snapshot.history, maxlen=self._kept)
+        unread: deque[Tensor | None] = deque([None] * len(rows), maxlen=self._kept)
+        kept = [None if part is None else part.to(self.device) for part in (snapshot.memory, snapshot.context)]
+        self.streams[i] = _Stream(snapshot.seed, snapshot.tick, rows, unread, *kept)
+
+    @staticmethod
+    def _remembered(stream: _Stream) -> Tensor:
+        assert stream.context is not None  # the first observation moved the memory
+        return stream.context
+
+    def _encode(self, streams: Sequence[_Stream]) -> Tensor:
+        """Returns features (stream, n_obs, feature); every observation goes through the encoder once in its life."""
+        missing: dict[int, tuple[dict[str, np.ndarray], list[tuple[_Stream, int]]]] = {}
+        for stream in streams:
+            for place in self._places:
+                if stream.encoded[place] is None:
+                    missing.setdefault(id(row := stream.history[place]), (row, []))[1].append((stream, place))
+        if missing:
+            rows = [row for row, _ in missing.values()]
+            obs = {k: torch.from_numpy(np.stack([row[k] for row in rows])[:, None]).to(self.device) for k in self.spec.obs}
+            for features, (_, wanted) in zip(self.net.encode(obs)[:, 0], missing.values(), strict=True):
+                for stream, place in wanted:
+                    stream.encoded[place] = features
+        return torch.stack([torch.stack([s.encoded[place] for place in self._places]) for s in streams])  # type: ignore[misc]
 
     def _contexts(self, features: Tensor, ask: Ask) -> tuple[Tensor, Tensor | None]:
         if not self.net.goal_keys:
@@ -122,13 +179,15 @@ class Learned:
         return sampled.float().cpu().numpy().reshape(len(streams), ask.draws, config.horizon, self.net.action_dim)
 
     def _chunk(self, stream: _Stream, actions: np.ndarray, features: Tensor, ask: Ask) -> Chunk:
-        n_past = self.net.config.n_obs_steps - 1
+        n_past = self.net.config.n_past
         body = self.normalizer.denormalize("action", actions).reshape(*actions.shape[:2], *self.spec.action.shape)
         return Chunk(
             actions=body[0, n_past:],
             tick=stream.tick,
             past=body[0, :n_past] if n_past else None,
+            past_stride=self.net.config.history_stride,
             samples=body[:, n_past:] if ask.draws > 1 else None,
+            past_samples=body[:, :n_past] if ask.draws > 1 and n_past else None,
             features=features.flatten().float().cpu().numpy(),
         )
 

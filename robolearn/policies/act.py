@@ -62,7 +62,7 @@ class Net(PolicyNet):
         mean, log_var = self.to_latent(summary).chunk(2, dim=-1)
         latent = mean + (0.5 * log_var).exp() * rng.normal(tuple(mean.shape))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1).mean()
-        error = nn.functional.l1_loss(self._decode(cond, latent), batch.action)
+        error = nn.functional.l1_loss(self.counted(self._decode(cond, latent)), self.counted(batch.action))
         return error + self.config.kl_weight * kl, state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:

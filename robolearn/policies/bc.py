@@ -33,10 +33,10 @@ class Net(PolicyNet):
         self.head = self.make_denoiser()
 
     def loss(self, batch: Batch, state: Any, *, rng: Draws) -> tuple[Tensor, Any]:
-        """Mean regression error over all tokens."""
+        """Mean regression error over all tokens that count."""
         cond, state = self.training_context(batch, state, rng)
         error = {"l2": nn.functional.mse_loss, "l1": nn.functional.l1_loss, "huber": nn.functional.smooth_l1_loss}
-        return error[self.config.error](self._predict(cond), batch.action), state
+        return error[self.config.error](self.counted(self._predict(cond)), self.counted(batch.action)), state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Returns the regressed actions; there is no randomness and nothing to guide."""

@@ -60,8 +60,9 @@ class Net(PolicyNet):
         cond, state = self.training_context(batch, state, rng)
         weight, mean, std = self._mixture(cond)
         z = (batch.action[:, None] - mean) / std
-        density = -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(dim=(-2, -1))  # (batch, mode)
-        return -torch.logsumexp(weight + density, dim=-1).mean() / batch.action[0].numel(), state
+        first, numbers = self.config.first_counted, self.counted(batch.action)[0].numel()
+        density = -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi))[:, :, first:].sum(dim=(-2, -1))  # (batch, mode)
+        return -torch.logsumexp(weight + density, dim=-1).mean() / numbers, state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Draws a component and returns its mean."""

@@ -60,7 +60,7 @@ class Net(PolicyNet):
         x = alpha * batch.action + sigma * noise
         targets = {"epsilon": noise, "sample": batch.action, "v_prediction": alpha * noise - sigma * batch.action}
         predicted = self.denoiser(x, level / self.config.train_steps, cond)
-        return nn.functional.mse_loss(predicted, targets[self.config.prediction]), state
+        return nn.functional.mse_loss(self.counted(predicted), self.counted(targets[self.config.prediction])), state
 
     @cached_property
     def scheduler(self) -> DDIMScheduler | DPMSolverMultistepScheduler:

@@ -48,7 +48,7 @@ class Net(PolicyNet):
         noise = rng.normal(tuple(batch.action.shape))
         t = rng.uniform((len(batch),))
         x = torch.lerp(noise, batch.action, t[:, None, None])
-        return nn.functional.mse_loss(self.denoiser(x, t, cond), batch.action - noise), state
+        return nn.functional.mse_loss(self.counted(self.denoiser(x, t, cond)), self.counted(batch.action - noise)), state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Integrates dx/dt = v from t = 0 (noise) to t = 1 (action)."""

@@ -16,6 +16,7 @@ import torch
 
 from robolearn.data.windows import Windows
 from robolearn.errors import CheckpointError, DatasetError
+from robolearn.training.chains import Chains
 
 _AHEAD = 3  # batches in the making per worker
 
@@ -25,10 +26,17 @@ class Loader:
 
     A set with fewer windows than a batch fills it with several permutations. workers: threads that make batches ahead;
     0 makes each batch when it is asked for. device: where the tensors go (None: they stay where they are, in memory).
+    chains: walk along episodes instead, for a memory; a batch then also has `reset` (slots, length).
     """
 
     def __init__(
-        self, windows: Windows, batch_size: int, seed: int, workers: int = 0, device: torch.device | str | None = None
+        self,
+        windows: Windows,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        device: torch.device | str | None = None,
+        chains: Chains | None = None,
     ) -> None:
         if not len(windows):
             raise DatasetError("loader: want at least one window, got none (are all episodes in the validation split?)")
@@ -37,6 +45,7 @@ class Loader:
         self.windows, self.batch_size, self.seed, self.workers = windows, batch_size, seed, workers
         self.device = torch.device(device) if device is not None else None
         self.per_epoch = max(1, len(windows) // batch_size)
+        self.chains = chains
         self._given = 0
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
@@ -44,7 +53,7 @@ class Loader:
         """Yields batches from the current position on, without an end: obs {key: tensor}, action, is_pad."""
         if not self.workers:
             while True:
-                batch = self._make(self.indices(self._given))
+                batch = self._make(*self._rows(self._given))
                 self._given += 1
                 yield self._place(batch)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
@@ -53,7 +62,7 @@ class Loader:
         try:
             while True:
                 while len(pending) < self.workers * _AHEAD:
-                    pending.append(pool.submit(self._make, self.indices(asked)))
+                    pending.append(pool.submit(self._make, *self._rows(asked)))
                     asked += 1
                 batch = pending.popleft().result()
                 self._given += 1
@@ -67,6 +76,13 @@ class Loader:
         if self._order[0] != epoch:
             self._order = (epoch, self._permutation(epoch))
         return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _rows(self, number: int) -> tuple[np.ndarray, int, np.ndarray | None]:
+        """Returns window indices, the draw for their frames' variants, and reset flags of batch `number`."""
+        if self.chains is None:
+            return self.indices(number), number, None
+        indices, reset = self.chains.batch(number)
+        return indices, number, reset
 
     def state(self) -> dict[str, int]:
         """Returns the position: what was given, not what was made ahead."""
@@ -85,9 +101,9 @@ class Loader:
         rounds = -(-self.batch_size // len(self.windows))
         return np.concatenate([rng.permutation(len(self.windows)) for _ in range(rounds)])
 
-    def _make(self, indices: np.ndarray) -> dict[str, Any]:
+    def _make(self, indices: np.ndarray, draw: int, reset: np.ndarray | None) -> dict[str, Any]:
         """Returns one batch as tensors in memory, pinned where a GPU will fetch them."""
-        raw = self.windows.batch(indices)
+        raw = self.windows.batch(indices, draw)
         pin = self.device is not None and self.device.type == "cuda"
 
         def tensor(array: np.ndarray) -> torch.Tensor:
@@ -95,11 +111,12 @@ class Loader:
             return made.pin_memory() if pin else made
 
         obs = {key: tensor(value) for key, value in raw["obs"].items()}
-        return {"obs": obs, "action": tensor(raw["action"]), "is_pad": tensor(raw["is_pad"])}
+        made = {"obs": obs, "action": tensor(raw["action"]), "is_pad": tensor(raw["is_pad"])}
+        return made if reset is None else made | {"reset": tensor(reset)}
 
     def _place(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.device is None:
             return batch
         obs = {key: value.to(self.device, non_blocking=True) for key, value in batch["obs"].items()}
-        rest = {key: batch[key].to(self.device, non_blocking=True) for key in ("action", "is_pad")}
+        rest = {key: value.to(self.device, non_blocking=True) for key, value in batch.items() if key != "obs"}
         return {"obs": obs, **rest}

@@ -59,10 +59,25 @@ class TrainConfig:
     lr: float = 5e-4
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-6
+    """Of matrices; biases, norms and learned positions do not decay."""
+    encoder_weight_decay: float = -1.0
+    """Of the observation encoder's matrices; negative: as weight_decay."""
     warmup: int = 200
     """Steps of linear warm-up before the cosine decay to zero."""
     clip: float = 1.0
     """Largest gradient norm; 0: no clipping."""
+    chain: int = 1
+    """With a memory: windows of an episode through which gradients flow before the state is cut off; divides batch_size."""
+    reset_every: tuple[int, int] = (0, 0)
+    """With a memory: also reset it after so many updates, drawn from least..most (released: 40, 40); 0, 0: never."""
+    encoder: str = ""
+    """A run whose frozen observation encoder and normalizer are used; its embeddings are cached beside the dataset."""
+    encoder_config: str = ""
+    """Where `encoder` is not trained yet: the config to train it with first (a shipped name or a file)."""
+    cache_crops: int = 0
+    """Random crops of every frame in the cache, one of them drawn for each window; 0: the centre crop."""
+    rebuild_cache: bool = False
+    """Encode the dataset anew where its cache is stale."""
     ema: bool = True
     """Evaluate and deploy an exponential moving average of the weights."""
     ema_power: float = 0.75

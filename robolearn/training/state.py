@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from robolearn.core import Spec
 from robolearn.data.windows import Windows
 from robolearn.policies._base import PolicyNet
 from robolearn.training import checkpoint
+from robolearn.training.chains import ChainOrder, Chains
 from robolearn.training.loader import Loader
 from robolearn.training.settings import TrainConfig
 
@@ -35,7 +36,10 @@ class Average(EMAModel):
 
 @dataclass
 class State:
-    """Network, optimiser, learning rate, moving average (None: none), the loss's random numbers, the place in the data."""
+    """Network, optimiser, learning rate, moving average (None: none), the loss's random numbers, the place in the data.
+
+    memory: what the net's memory holds for the slots of each part of a batch, by the part's number.
+    """
 
     net: PolicyNet
     optimizer: torch.optim.AdamW
@@ -43,13 +47,27 @@ class State:
     ema: Average | None
     generator: torch.Generator
     loader: Loader
+    memory: dict[int, Tensor | None] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, cfg: TrainConfig, spec: Spec, windows: Windows, device: torch.device) -> State:
-        """Returns the state before the first step; all of it follows from the config's seed."""
+    def begin(
+        cls,
+        cfg: TrainConfig,
+        spec: Spec,
+        windows: Windows,
+        device: torch.device,
+        prepare: Callable[[PolicyNet], object] | None = None,
+    ) -> State:
+        """Returns the state before the first step; all of it follows from the config's seed.
+
+        prepare: told of the new net before its optimiser is made (a frozen encoder is put in).
+        """
         torch.manual_seed(cfg.seed)
         net = checkpoint.make_net(cfg, spec).to(device)
-        optimizer = torch.optim.AdamW(groups(net, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, fused=True)
+        if prepare is not None:
+            prepare(net)
+        decays = groups(net, cfg.weight_decay, cfg.encoder_weight_decay)
+        optimizer = torch.optim.AdamW(decays, lr=cfg.lr, betas=cfg.betas, fused=True)
         ema = Average(net.parameters(), decay=cfg.ema_max, use_ema_warmup=True, power=cfg.ema_power) if cfg.ema else None
         return cls(
             net=net,
@@ -57,7 +75,7 @@ class State:
             schedule=get_cosine_schedule_with_warmup(optimizer, cfg.warmup, cfg.steps),
             ema=ema,
             generator=torch.Generator(device).manual_seed(cfg.seed),
-            loader=Loader(windows, cfg.batch_size, cfg.seed, workers=cfg.dataset.workers),
+            loader=Loader(windows, cfg.batch_size, cfg.seed, cfg.dataset.workers, chains=make_chains(cfg, windows)),
         )
 
     def step(self, clip: float) -> tuple[Tensor, float]:
@@ -89,12 +107,13 @@ class State:
             kept["rng.cuda"] = torch.cuda.get_rng_state(self.generator.device)
         if self.ema is not None:
             kept |= {f"ema.{i}": shadow for i, shadow in enumerate(self.ema.shadow_params)}
+        kept |= {f"memory.{part}": value for part, value in self.memory.items() if value is not None}
         progress = {"step": step, "loader": self.loader.state(), "schedule": self.schedule.last_epoch}
         return kept, progress | {"ema_steps": self.ema.optimization_step if self.ema else 0}
 
     def restore(self, folder: Path) -> int:
         """Puts everything of `snapshot` back from a checkpoint folder and returns the step."""
-        kept: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "rng": {}, "ema": {}}
+        kept: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "rng": {}, "ema": {}, "memory": {}}
         for key, value in checkpoint.read_tensors(folder / "state.safetensors").items():
             kind, name = key.split(".", 1)
             kept[kind][name] = value
@@ -117,14 +136,32 @@ class State:
         self.generator.set_state(kept["rng"]["loss"])
         if "cuda" in kept["rng"]:
             torch.cuda.set_rng_state(kept["rng"]["cuda"], self.generator.device)
+        self.memory = {int(part): value.to(self.generator.device) for part, value in kept["memory"].items()}
         self.loader.restore(progress["loader"])
         return int(progress["step"])
 
 
-def groups(net: PolicyNet, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns optimiser groups: matrices decay, vectors (biases, norms) do not; every parameter is in one."""
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+def make_chains(cfg: TrainConfig, windows: Windows) -> Chains | None:
+    """Returns the walk along episodes that the config's memory is trained on; None without a memory."""
+    if cfg.policy.memory == "none":
+        return None
+    order = ChainOrder(cfg.batch_size // cfg.chain, cfg.chain, cfg.policy.update_every, cfg.reset_every)
+    return Chains(windows.chains(), order, cfg.seed)
+
+
+def groups(net: PolicyNet, weight_decay: float, encoder_weight_decay: float = -1.0) -> list[dict[str, Any]]:
+    """Returns optimiser groups in which every parameter that learns is exactly once: matrices of layers decay, the rest does not.
+
+    encoder_weight_decay: of the observation encoder's matrices, negative: as the others.
+    """
+    learned = {"initial", "position", "positions", "cond_positions"}  # tokens that are learned, not weights of a layer
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    decays = [(name, p) for name, p in named if p.ndim >= 2 and name.rsplit(".", 1)[-1] not in learned]
+    rest = [p for name, p in named if p.ndim < 2 or name.rsplit(".", 1)[-1] in learned]
+    apart = encoder_weight_decay >= 0
+    out = [
+        {"params": [p for name, p in decays if not (apart and name.startswith("encoder."))], "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
     ]
+    encoder = [p for name, p in decays if name.startswith("encoder.")]
+    return [*out, {"params": encoder, "weight_decay": encoder_weight_decay}] if apart and encoder else out

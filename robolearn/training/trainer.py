@@ -14,8 +14,10 @@ import shutil
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -31,7 +33,7 @@ from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror, Windows
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
-from robolearn.training import checkpoint, precision
+from robolearn.training import checkpoint, embed, precision
 from robolearn.training.episodes import pick_episodes
 from robolearn.training.interrupt import FinishStep
 from robolearn.training.logs import Logs
@@ -64,16 +66,17 @@ def train(
     device = accelerator.device if world > 1 or cfg.device == "auto" else torch.device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    if cfg.batch_size % (world * cfg.accumulate):
-        raise ConfigError(f"batch_size {cfg.batch_size} does not divide by {world} processes x {cfg.accumulate} parts")
+    cfg = settled(cfg, world)
 
     spec = policy_spec(cfg, spec)
-    windows, val_windows = make_windows(cfg, dataset, spec, mirror)
-    normalizer = fit_normalizer(cfg, dataset, windows)
+    frozen = embed.Frozen.load(cfg.encoder) if cfg.encoder else None
+    frames = embed.frames(cfg, frozen, dataset, spec, device) if frozen else {}
+    windows, val_windows = make_windows(cfg, dataset, spec, mirror, frames)
+    normalizer = frozen.normalizer if frozen else fit_normalizer(cfg, dataset, windows)
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
     accelerator.wait_for_everyone()
 
-    state = State.begin(cfg, spec, windows, device)
+    state = State.begin(cfg, spec, windows, device, frozen.install if frozen else None)
     net, scale = state.net, Scale(normalizer, spec, device)
     first = state.restore(checkpoint.resolve(run)) if resume and (run / "checkpoints" / "last").exists() else 0
     parts, rows = world * cfg.accumulate, cfg.batch_size // world // cfg.accumulate
@@ -98,7 +101,8 @@ def train(
                 state.generator.set_state(before)  # every part draws for the whole batch and takes its rows
                 draws = Draws(state.generator, part, parts)
                 with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in cfg.precision):
-                    loss, _ = model(_rows(batch, part * rows, (part + 1) * rows), None, draws)
+                    piece = _rows(batch, part * rows, (part + 1) * rows)
+                    loss, state.memory[part] = model(piece, state.memory.get(part), draws)
                 accelerator.backward(loss / cfg.accumulate)
                 meter.add(loss)
             norm, rate = state.step(cfg.clip)
@@ -161,17 +165,40 @@ def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
     """Returns what the policy reads and gives: the config's observation keys, or all that are no images."""
     keys = cfg.policy.obs or tuple(key for key, array in spec.obs.items() if not array.is_image)
     cameras = {key: camera for key, camera in spec.cameras.items() if key in keys}
-    return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, cameras=cameras)
+    stride = 1 if cfg.policy.memory == "none" else cfg.policy.update_every
+    return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, memory_stride=stride, cameras=cameras)
+
+
+def settled(cfg: TrainConfig, world: int) -> TrainConfig:
+    """Returns the config with its memory stride said in numbers; ConfigError where a batch does not divide as it must."""
+    if cfg.batch_size % (world * cfg.accumulate):
+        raise ConfigError(f"batch_size {cfg.batch_size} does not divide by {world} processes x {cfg.accumulate} parts")
+    if cfg.policy.memory == "none":
+        return cfg
+    if cfg.chain < 1 or cfg.batch_size % (cfg.chain * cfg.accumulate):
+        raise ConfigError(f"batch_size {cfg.batch_size} does not divide by chains of {cfg.chain} x {cfg.accumulate} parts")
+    if world > 1:
+        raise ConfigError(f"memory '{cfg.policy.memory}': trains in one process so far, got {world}; its state is not gathered")
+    return dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, memory_stride=cfg.policy.update_every))
 
 
 def make_windows(
-    cfg: TrainConfig, dataset: EpisodeSet, spec: Spec, mirror: Mirror | None = None
+    cfg: TrainConfig,
+    dataset: EpisodeSet,
+    spec: Spec,
+    mirror: Mirror | None = None,
+    frames: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> tuple[Windows, Windows | None]:
-    """Returns training and validation windows (None where nothing is held out), split by episode."""
+    """Returns training and validation windows (None where nothing is held out), split by episode.
+
+    frames: what stands for the observations, row by row (`embed.frames`); the observations themselves are then not read.
+    """
+    if mirror is not None and frames:
+        raise ConfigError("dataset.mirror: embeddings of a frozen encoder have no mirror image; leave it false")
     train_ids, val_ids = pick_episodes(cfg.dataset, dataset, cfg.seed)
-    p = cfg.policy
-    shape = dict(obs=(*spec.obs, *spec.goal), n_obs_steps=p.n_obs_steps, horizon=p.horizon, pad_after=p.execute - 1)
-    hold_images(dataset, shape["obs"], cfg.dataset.cache)
+    keys = (*(frames or spec.obs), *spec.goal)
+    shape: dict[str, Any] = dict(obs=keys, layout=cfg.policy.layout, pad_after=cfg.policy.execute - 1, frames=frames)
+    hold_images(dataset, [key for key in keys if key not in frames], cfg.dataset.cache)
     held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
     return Windows(dataset, episodes=train_ids, mirror=mirror, **shape), held_out
 
@@ -207,9 +234,10 @@ class Scale:
         }
 
     def __call__(self, raw: Mapping[str, Any]) -> Batch:
-        obs = {key: self._one(key, raw["obs"][key]) for key in self.spec.obs}
+        obs = {key: self._one(key, value) for key, value in raw["obs"].items() if key not in self.spec.goal}
         goal = {key: self._one(key, raw["obs"][key])[:, -1] for key in self.spec.goal}
-        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal)
+        reset = torch.as_tensor(raw["reset"]).to(self.device) if "reset" in raw else None
+        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset)
 
     def _one(self, key: str, array: Any) -> Tensor:
         tensor = torch.as_tensor(array).to(self.device, non_blocking=True)
@@ -221,7 +249,8 @@ class Scale:
 
 def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[str, float]:
     """Returns the loss and the mean squared action error (normalised) of the averaged weights on fixed held-out windows."""
-    net, ema, batch = state.net, state.ema, scale(_first_rows(windows, _VAL_WINDOWS))
+    net, ema = state.net, state.ema
+    batch = scale(_first_rows(windows, _VAL_WINDOWS) if net.memory is None else _first_chains(windows, net.config.update_every))
     draws = Draws(torch.Generator(batch.action.device).manual_seed(seed))
     if ema is not None:
         ema.store(net.parameters())
@@ -229,7 +258,7 @@ def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[st
     net.eval()
     with torch.inference_mode():
         loss, _ = net.loss(batch, None, rng=draws)
-        _, context = net.remember(None, net.encode(batch.obs), torch.ones(len(batch), dtype=torch.bool))
+        _, context = net.remember_chain(None, net.encode(batch.obs), batch.reset)
         context = net.with_goal(context, batch.goal, context.new_ones(len(batch)))
         noise = draws.normal((net.noise_draws() or 1, len(batch), net.config.horizon, net.action_dim))
         error = (net.sample(context, noise) - batch.action).square().mean()
@@ -255,8 +284,28 @@ def _first_rows(windows: Windows, n: int) -> dict[str, Any]:
     return windows.batch(torch.linspace(0, len(windows) - 1, n).round().long().numpy())
 
 
+def _first_chains(windows: Windows, stride: int) -> dict[str, Any]:
+    """Returns the windows of whole episodes, `stride` ticks apart, as one chain with resets where they begin."""
+    episodes = windows.chains()
+    rows: list[int] = []
+    begins: list[int] = []
+    for first, count in episodes:
+        if len(rows) >= _VAL_WINDOWS:
+            break
+        begins.append(len(rows))
+        rows += range(first, first + count, stride)
+    reset = np.zeros((1, len(rows)), bool)
+    reset[0, begins] = True
+    return windows.batch(np.array(rows)) | {"reset": reset}
+
+
 def _rows(batch: Batch, begin: int, end: int) -> Batch:
     if begin == 0 and end == len(batch):
         return batch
     obs = {key: value[begin:end] for key, value in batch.obs.items()}
-    return Batch(obs, batch.action[begin:end], {key: value[begin:end] for key, value in batch.goal.items()})
+    goal = {key: value[begin:end] for key, value in batch.goal.items()}
+    reset = None
+    if batch.reset is not None:  # rows are chains, slot by slot
+        chain = batch.reset.shape[1]
+        reset = batch.reset[begin // chain : end // chain]
+    return Batch(obs, batch.action[begin:end], goal, reset)

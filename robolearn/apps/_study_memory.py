@@ -1,0 +1,248 @@
+"""The grid of `study memory`: which cells there are, how one is trained and evaluated, and what is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn import config
+from robolearn.apps import record
+from robolearn.apps._evaluate import EXPERT, Options, Subject, evaluate, find
+from robolearn.apps._report import git_state, versions
+from robolearn.data.store import EpisodeSet
+from robolearn.errors import BadInput, nearest
+from robolearn.intervals import wilson95
+from robolearn.policies._verified import Verification
+from sim_envs import _base as tasks
+
+TRAINED = ("no_history", "window_released", "window_clean", "ptp", "gru", "sega_frozen", "sega_k1", "sega_bptt", "sega_ptp")
+VERIFIED = {"ptp_verified": ("ptp", 10)}  # arm -> the arm whose weights it uses, and the draws
+ARMS = (*TRAINED[:4], *VERIFIED, *TRAINED[4:], "oracle")
+SLOTS = 16  # episodes walked at once where gradients go through whole ones
+THROUGH = ("gru", "sega_bptt", "sega_ptp")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of the study: a task with the length of its wait, an arm, a training seed."""
+
+    task: str  # NAME-STEPS, such as shell-64
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """TASK/ARM/SEED."""
+        return f"{self.task}/{self.arm}/{self.seed}"
+
+    @property
+    def base(self) -> str:
+        """The arm whose weights are evaluated."""
+        return VERIFIED[self.arm][0] if self.arm in VERIFIED else self.arm
+
+    @property
+    def memory_steps(self) -> int:
+        """How many ticks the fact must be remembered at least."""
+        return int(self.task.rpartition("-")[2])
+
+    @property
+    def env(self) -> tuple[str, dict[str, Any]]:
+        """The task's name and what rebuilds its body."""
+        return self.task.rpartition("-")[0], {"memory_steps": self.memory_steps}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How cells are trained and evaluated; picklable."""
+
+    out: Path
+    demos: int
+    episodes: int
+    eval_seed: int
+    steps: int = 0  # 0: the arm's own
+    threads: int = 1
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def parse(name: str) -> Cell:
+    """Returns the cell called TASK/ARM/SEED; BadInput with the nearest name."""
+    parts = name.split("/")
+    if len(parts) != 3 or not parts[2].isdigit():
+        raise BadInput(f"cell: want TASK/ARM/SEED, such as shell-64/ptp/0, got '{name}'")
+    task, arm, seed = parts
+    if arm not in ARMS:
+        raise BadInput(f"cell: no arm '{arm}'{nearest(arm, ARMS)}")
+    if not task.rpartition("-")[2].isdigit() or task.rpartition("-")[0] not in tasks.names():
+        raise BadInput(f"cell: want a task and its memory_steps, such as shell-64, got '{task}'")
+    return Cell(task, arm, int(seed))
+
+
+def demonstrations(plan: Plan, task: str) -> Path:
+    """Returns the set of the expert's episodes of a task, recorded where it is missing."""
+    path = plan.out / f"{task}.zarr"
+    cell = Cell(task, "oracle", 0)
+    name, env = cell.env
+    fields = tuple(f"{key}={value}" for key, value in env.items())
+    if not path.exists() or EpisodeSet.open(path).n_episodes < plan.demos:
+        job = record.Config(task=name, out=path, episodes=plan.demos, env_set=fields, resume=path.exists())
+        record.run(job)
+    return path
+
+
+def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Trains and evaluates one cell (what is there is kept) and returns its figures with the outcome of every episode."""
+    import torch
+
+    torch.set_num_threads(plan.threads)
+    began = time.monotonic()
+    name, env = cell.env
+    if cell.arm == "oracle":
+        subject, trained = Subject(EXPERT + name, name, env), {}
+    else:
+        trained = train(plan, Cell(cell.task, cell.base, cell.seed))
+        subject = find(str(run_folder(plan, cell)))
+    draws = VERIFIED[cell.arm][1] if cell.arm in VERIFIED else 1
+    options = Options(
+        plan.episodes,
+        plan.eval_seed,
+        workers=1 if cell.arm == "oracle" else 0,
+        envs_per_worker=min(50, plan.episodes),
+        verify=Verification(draws=draws),
+    )
+    done = evaluate(subject, options)
+    return {
+        "cell": cell.name,
+        "success": [int(row["success"]) for row in done.rows],
+        "steps": [row["steps"] for row in done.rows],
+        "score": [round(row["score"], 4) for row in done.rows],
+        "first_seed": plan.eval_seed,
+        "chance": getattr(tasks.module(name), "CHANCE", None),
+        "weights_sha256": subject.weights_sha256,
+        "commit": git_state()[0],
+        "cpu": versions()["cpu"],
+        "eval_s": round(done.wall_s, 1),
+        "wall_s": round(time.monotonic() - began, 1),
+        "date": time.strftime("%Y-%m-%d"),
+        **trained,
+    }
+
+
+def run_folder(plan: Plan, cell: Cell) -> Path:
+    """Returns where the weights of a cell are."""
+    return plan.out / f"{cell.task}_{cell.base}_{cell.seed}"
+
+
+def train(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Trains one arm on one task, unless that is done; half of a training is resumed."""
+    from robolearn.apps.train import fit_task
+    from robolearn.training import settings, trainer
+
+    run = run_folder(plan, cell)
+    dataset = EpisodeSet.open(plan.out / f"{cell.task}.zarr")
+    cfg = settings.load(config.find("train", f"memory_{cell.arm}"))
+    name, env = cell.env
+    chain = updates(dataset, cfg.policy.update_every) if cell.arm in THROUGH else cfg.chain
+    cfg = dataclasses.replace(
+        cfg,
+        dataset=dataclasses.replace(cfg.dataset, path=str(dataset.path)),
+        out=str(run),
+        seed=cell.seed,
+        task=name,
+        env=env,
+        chain=chain,
+        batch_size=SLOTS * chain if cell.arm in THROUGH else cfg.batch_size,
+        steps=plan.steps or cfg.steps,
+        threads=plan.threads,
+        device="cpu",
+    )
+    done = run / "trained.json"
+    if not done.exists():
+        began = time.monotonic()
+        cfg, spec = fit_task(cfg, dataset)
+        trainer.train(cfg, dataset, spec, resume=run.exists())
+        from robolearn.training.checkpoint import load_policy
+
+        count = sum(p.numel() for p in load_policy(run).net.parameters())
+        facts = {"train_s": round(time.monotonic() - began, 1), "params": count, "train_steps": cfg.steps}
+        done.write_text(json.dumps(facts | {"chain": chain, "batch_size": cfg.batch_size}))
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
+
+
+def updates(dataset: EpisodeSet, stride: int) -> int:
+    """Returns how many updates of a memory the longest episode has, rounded up to a multiple of 8."""
+    longest = int(np.diff(dataset.episode_ends, prepend=0).max())
+    return 8 * math.ceil(longest / stride / 8)
+
+
+def rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one row a task and arm: success over all training seeds with its Wilson interval, seeds apart, chance."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for found in cells:
+        cell = parse(found["cell"])
+        groups.setdefault((cell.task, cell.arm), []).append(found)
+    out = []
+    for (task, arm), members in groups.items():
+        outcomes = [s for found in members for s in found["success"]]
+        low, high = wilson95(sum(outcomes), len(outcomes))
+        by_seed = {found["cell"].rpartition("/")[2]: sum(found["success"]) / len(found["success"]) for found in members}
+        out.append(
+            {
+                "task": task.rpartition("-")[0],
+                "arm": arm,
+                "memory_steps": parse(members[0]["cell"]).memory_steps,
+                "train_seeds": len(members),
+                "episodes": len(members[0]["success"]),
+                "success": sum(outcomes) / len(outcomes),
+                "interval95": [low, high],
+                "by_seed": dict(sorted(by_seed.items())),
+                "chance": members[0]["chance"],
+                "params": members[0].get("params"),
+                "train_s": float(np.median([found["train_s"] for found in members])) if "train_s" in members[0] else None,
+            }
+        )
+    return sorted(out, key=lambda row: (row["task"], row["memory_steps"], ARMS.index(row["arm"])))
+
+
+def episode_rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one row an episode of every cell, from which the table can be computed again."""
+    out = []
+    for found in cells:
+        cell, _, seed = found["cell"].rpartition("/")
+        same = {"cell": cell, "train_seed": seed, "alarm_step": "", "weights_sha256": found["weights_sha256"] or ""}
+        for k, (success, score) in enumerate(zip(found["success"], found["score"], strict=True)):
+            row = {"episode_seed": found["first_seed"] + k, "success": success, "score": score, "commit": found["commit"]}
+            out.append(same | row)
+    return out
+
+
+def read_cells(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the finished cells by name; a line that was cut off while it was written does not count."""
+    cells: dict[str, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found = json.loads(line)
+            cells[found["cell"]] = found
+        except (json.JSONDecodeError, KeyError):
+            continue
+    return cells
+
+
+def text(table: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what the terminal shows: a line per task and arm."""
+    lines = [f"{'task':<14} {'arm':<16} {'success':>8}   95 % interval    chance  seeds"]
+    for row in table:
+        low, high = row["interval95"]
+        chance = "" if row["chance"] is None else f"{row['chance']:.3f}"
+        seeds = " ".join(f"{value:.2f}" for value in row["by_seed"].values())
+        name = f"{row['task']}-{row['memory_steps']}"
+        lines.append(f"{name:<14} {row['arm']:<16} {row['success']:8.3f}   {low:.3f} .. {high:.3f}   {chance:>6}  {seeds}")
+    return "\n".join(lines)

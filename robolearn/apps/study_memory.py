@@ -1,0 +1,150 @@
+"""Study: policies with memory on tasks that need one, every arm on the same demonstrations and the same test seeds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from robolearn.apps import _memory_plots
+from robolearn.apps import _study_memory as grid
+from robolearn.apps._report import write_json
+from robolearn.apps._study_memory import ARMS, Cell, Plan
+from robolearn.apps._trials import FIRST_TEST_SEED
+from robolearn.data._fan import fan_out
+from robolearn.errors import BadInput
+
+TASKS = ("shell-64", "nearer-64", "twice-16", "scoops-16")
+SWEEP = ("shell-16", "shell-64", "shell-256", "shell-512")
+SWEPT = ("window_clean", "ptp", "sega_bptt")
+COLUMNS = ("cell", "train_seed", "episode_seed", "success", "score", "alarm_step", "weights_sha256", "commit")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which part of the grid to run; cells that are done are kept, so the command goes on where it stopped."""
+
+    grid: Literal["tasks", "sweep", "both"] = "both"
+    """tasks: every arm on four tasks; sweep: three arms over how long the fact must be remembered."""
+    tasks: tuple[str, ...] = TASKS
+    """TASK-MEMORY_STEPS each."""
+    arms: tuple[str, ...] = ARMS
+    train_seeds: int = 3
+    """Trainings of every arm, with seeds 0, 1, ..."""
+    episodes: int = 100
+    """Test episodes of every training, the same for all."""
+    demos: int = 200
+    """Episodes of the scripted expert to learn from."""
+    steps: int = 0
+    """Optimiser steps; 0: the arm's own."""
+    cell: str = ""
+    """Only this one, TASK/ARM/SEED, trained anew unless its weights are there; no table is written."""
+    workers: int | Literal["ray"] = 1
+    """Processes, one thread each, or ray."""
+    minutes: float = 0.0
+    """Begin no cell after so many minutes; 0: until all are done."""
+    eval_seed: int = FIRST_TEST_SEED
+    """Of the first test episode."""
+    out: Path = Path("data/study/memory")
+    """Demonstrations and runs."""
+    results: Path = Path("docs/results/memory")
+    """cells.jsonl, episodes.csv, summary.json, sweep.json, pictures."""
+    json: Path | None = None
+    """Write the figures of --cell, or the table, to this file too."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be studied; ValueError names the field."""
+        for name in ("train_seeds", "episodes", "demos"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise ValueError(f"workers: want at least 1 or ray, got {self.workers}")
+
+    @property
+    def plan(self) -> Plan:
+        """How cells are made."""
+        return Plan(self.out, self.demos, self.episodes, self.eval_seed, self.steps)
+
+
+def run(cfg: Config) -> int:
+    """Runs the cells that are missing, then writes the tables and pictures of what there is."""
+    if cfg.cell:
+        return one(cfg, grid.parse(cfg.cell))
+    wanted = cells_of(cfg)
+    path = cfg.results / "cells.jsonl"
+    cfg.results.mkdir(parents=True, exist_ok=True)
+    done = grid.read_cells(path)
+    todo = [cell for cell in wanted if cell.name not in done]
+    for task in dict.fromkeys(cell.task for cell in todo):
+        grid.demonstrations(cfg.plan, task)
+    began = time.monotonic()
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="cell", disable=None)
+    with bar, path.open("a") as file:
+        for found in fan_out(partial(grid.run_cell, cfg.plan), in_time(todo, began, cfg.minutes), cfg.workers):
+            file.write(json.dumps(found) + "\n")
+            file.flush()
+            bar.update()
+            bar.write(f"{found['cell']}: {sum(found['success'])} of {len(found['success'])}", file=sys.stderr)
+            conclude(cfg, wanted, grid.read_cells(path))
+    table = conclude(cfg, wanted, grid.read_cells(path))
+    print(grid.text(table))
+    missing = [cell.name for cell in wanted if cell.name not in grid.read_cells(path)]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells done" + (f"; next {missing[0]}" if missing else ""))
+    return 0
+
+
+def one(cfg: Config, cell: Cell) -> int:
+    """Runs one cell and prints its figure."""
+    grid.demonstrations(cfg.plan, cell.task)
+    found = grid.run_cell(cfg.plan, cell)
+    table = grid.rows([found])
+    print(grid.text(table))
+    write_json(cfg.json, {**found, "rows": table}, cell.seed)
+    return 0
+
+
+def cells_of(cfg: Config) -> list[Cell]:
+    """Returns the declared cells, all arms of one training seed before the next seed: a grid cut short is still a table."""
+    for arm in cfg.arms:
+        if arm not in ARMS:
+            raise BadInput(f"arms: no arm '{arm}' (known: {', '.join(ARMS)})")
+    first = [Cell(task, arm, seed) for seed in range(cfg.train_seeds) for task in cfg.tasks for arm in cfg.arms]
+    second = [Cell(task, arm, seed) for seed in range(cfg.train_seeds) for task in SWEEP for arm in SWEPT]
+    chosen = {"tasks": first, "sweep": second, "both": [*first, *second]}[cfg.grid]
+    chosen = [cell for cell in chosen if cell.arm != "oracle" or cell.seed == 0]  # nothing is trained: one is enough
+    return [grid.parse(name) for name in dict.fromkeys(cell.name for cell in chosen)]
+
+
+def in_time(cells: Iterable[Cell], began: float, minutes: float) -> Iterable[Cell]:
+    """Yields cells until the time is over."""
+    for cell in cells:
+        if minutes and time.monotonic() - began > 60 * minutes:
+            return
+        yield cell
+
+
+def conclude(cfg: Config, wanted: list[Cell], done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Writes episodes.csv, summary.json, sweep.json and the pictures; returns the table of the wanted cells."""
+    found = [done[name] for name in sorted(done)]
+    table = grid.rows(found)
+    facts = {"demos": cfg.demos, "first_test_seed": cfg.eval_seed, "interval95": "Wilson over train_seeds x episodes"}
+    write_json(cfg.results / "summary.json", facts | {"rows": table}, seed=cfg.eval_seed)
+    swept = [row for row in table if f"{row['task']}-{row['memory_steps']}" in SWEEP and row["arm"] in SWEPT]
+    write_json(cfg.results / "sweep.json", facts | {"rows": swept}, seed=cfg.eval_seed)
+    with (cfg.results / "episodes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(grid.episode_rows(found))
+    _memory_plots.draw(table, swept, cfg.results)
+    names = {cell.name for cell in wanted}
+    mine = grid.rows([entry for entry in found if entry["cell"] in names])
+    write_json(cfg.json, facts | {"rows": mine}, seed=cfg.eval_seed)
+    return mine

@@ -1,0 +1,123 @@
+"""Self-evolving gated attention: a memory of fixed size that reads observations, is read by them, and gates its own update.
+
+Gui et al., "SeedPolicy" (arXiv 2603.05117). Per update: layers let a state of `slots` tokens and the observation tokens
+attend to themselves and to each other; the mean of the state's own cross-attention logits is the gate. Where paper and
+released code differ, the code is the default and the paper an option (`keys="after"`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Gate = Literal["attention", "none", "mlp"]
+Keys = Literal["before", "after"]
+
+
+class Sega(nn.Module):
+    """Maps a state (B, slots, width) and observation tokens (B, To, width) to the next state and the context (B, To, width).
+
+    gate: "attention" is the method; "none" always overwrites; "mlp" is a learned gate per slot (the paper's ablation).
+    keys: the other stream's tokens are read "before" (released code) or "after" (paper) their own self-attention.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        slots: int = 60,
+        layers: int = 6,
+        heads: int = 8,
+        gate: Gate = "attention",
+        keys: Keys = "before",
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"sega: width must be a multiple of heads, got {width} and {heads}")
+        self.gate_kind, self.keys = gate, keys
+        self.initial = nn.Parameter(0.02 * torch.randn(slots, width))  # S_0
+        self.position = nn.Parameter(torch.zeros(slots, width))  # P
+        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
+        self.state_norm, self.obs_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        if gate == "mlp":
+            self.gate_mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+
+    def forward(self, state: Tensor, obs: Tensor, reset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the next state, the context, and the gate (B, slots, 1) in (0, 1).
+
+        reset: (B,) bool, where a chain begins: the incoming state is replaced by S_0 and overwritten whole (gate 1).
+        """
+        state = torch.where(reset[:, None, None], self.initial.to(state.dtype), state)
+        inter, context, logits = state + self.position, obs, []
+        for layer in self.layers:
+            inter, context, seen = layer(inter, context, self.keys)
+            logits.append(seen)
+        inter, context = self.state_norm(inter), self.obs_norm(context)
+        gate = torch.where(reset[:, None, None], torch.ones_like(inter[..., :1]), self._gate(inter, logits))
+        # G Inter + (1 - G) (S + P) - P, in the form that is exact at both ends of the gate
+        return gate * (inter - self.position) + (1 - gate) * state, context, gate
+
+    def _gate(self, inter: Tensor, logits: list[Tensor]) -> Tensor:
+        if self.gate_kind == "none":
+            return torch.ones_like(inter[..., :1])
+        if self.gate_kind == "mlp":
+            return torch.sigmoid(self.gate_mlp(inter))
+        return torch.sigmoid(torch.stack(logits).mean(dim=(0, 2, 4)))[..., None]  # (layers, B, heads, slots, To)
+
+
+class Layer(nn.Module):
+    """One two-stream layer; both streams read the values that the other one had before this layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.state, self.obs = Stream(width, heads), Stream(width, heads)
+
+    def forward(self, state: Tensor, obs: Tensor, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns both streams and the state's cross-attention logits (B, heads, slots, To)."""
+        state_bar, obs_bar = self.state.attend_self(state), self.obs.attend_self(obs)
+        seen_obs, seen_state = (obs, state) if keys == "before" else (obs_bar, state_bar)
+        next_state, logits = self.state.attend_other(state_bar, seen_obs)
+        next_obs, _ = self.obs.attend_other(obs_bar, seen_state)
+        return next_state, next_obs, logits
+
+
+class Stream(nn.Module):
+    """Pre-norm residual block: self-attention, cross-attention to the other stream, feed-forward (ratio 4, GELU)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_self, self.norm_query = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_other, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.own, self.cross = Attention(width, heads), Attention(width, heads)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def attend_self(self, x: Tensor) -> Tensor:
+        """Returns x + MSA(LN(x))."""
+        inner = self.norm_self(x)
+        return x + self.own(inner, inner)[0]
+
+    def attend_other(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the stream after cross-attention to `other` and feed-forward, and the logits before the softmax."""
+        seen, logits = self.cross(self.norm_query(x), self.norm_other(other))
+        x = x + seen
+        return x + self.down(F.gelu(self.up(self.norm_mlp(x)))), logits
+
+
+class Attention(nn.Module):
+    """Multi-head attention that also returns its logits (B, heads, query, key), scaled by 1 / sqrt(width of a head)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        query = self._split(self.query(x))
+        key, value = (self._split(part) for part in self.key_value(other).chunk(2, dim=-1))
+        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return self.out((logits.softmax(-1) @ value).transpose(1, 2).flatten(2)), logits
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,293 @@
+"""The memory tasks on an arm are exact: after a hold begins nothing tells the fact, and what is hidden survives a restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robolearn import geometry
+from robolearn.core import Obs, Step
+from robolearn.errors import ArrayMismatch, ConfigError
+from robolearn.rollout import rollout
+from sim_envs import _base as tasks
+from sim_envs import _memory_arm
+from sim_envs.tasks import cube_return, shell_arm, square_twice
+
+NAMES = ("cube_return", "shell_arm", "square_twice")
+MEMORY = 16
+every_task = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def bodies() -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(closing(tasks.make(name, {"memory_steps": MEMORY}))) for name in NAMES}
+
+
+class Episode:
+    """An episode under its expert: every action asked and every step that came of it, so far."""
+
+    def __init__(self, env: Any, seed: int) -> None:
+        self.env, self.policy = env, tasks.expert(env, 0)
+        self.seen: list[Obs] = [env.reset(seed)]
+        self.asked: list[np.ndarray] = []
+        self.steps: list[Step] = []
+        self.policy.reset(seed)
+
+    def tick(self) -> Step:
+        self.policy.observe(self.seen[-1], self.steps[-1].filtered if self.steps else None)
+        self.asked.append(self.policy.plan().actions[0])
+        self.steps.append(self.env.step(self.asked[-1]))
+        self.seen.append(self.steps[-1].obs)
+        assert len(self.steps) < 500, "the expert waits for something that does not come"
+        return self.steps[-1]
+
+    def to(self, go: bool) -> Episode:
+        """Goes on until the go lamp is on or off."""
+        while bool(self.seen[-1]["go"][0]) != go:
+            self.tick()
+        return self
+
+    def to_hold(self) -> Episode:
+        """Goes on to the first observation of the next hold; that of the shell game begins as the cue goes out."""
+        if self.env.task == "shell_arm":
+            while self.env.now.tick < shell_arm.CUE_STEPS:
+                self.tick()
+            return self
+        return self.to(True).to(False)
+
+    def rest(self) -> np.ndarray:
+        """Plays to the end; returns the actions asked from here on."""
+        start = len(self.steps)
+        while not self.tick().terminated:
+            pass
+        return np.stack(self.asked[start:])
+
+
+def of_fact(env: Any, fact: int) -> int:
+    """Returns a seed whose episode has that fact."""
+    for seed in range(100):
+        env.reset(seed)
+        if tasks.module(env.task).fact(env) == fact:
+            return seed
+    raise AssertionError(f"no seed below 100 has fact {fact}")
+
+
+def wild(env: Any, n: int, seed: int = 0) -> np.ndarray:
+    """Returns actions that move the hand and its fingers about."""
+    rng = np.random.default_rng(seed)
+    hand = np.concatenate([env.eef_pose()[:3, 3], env.eef_pose()[0, :3], env.eef_pose()[1, :3], [0.0]])
+    return (hand + rng.uniform(-0.1, 0.1, (n, 10))).astype(np.float32)
+
+
+def assert_equal(a: list[Obs], b: list[Obs]) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for key in x:
+            np.testing.assert_array_equal(x[key], y[key], err_msg=key)
+
+
+@every_task
+@pytest.mark.parametrize("seed", [3, 8])
+def test_the_expert_solves_it(bodies: dict[str, Any], name: str, seed: int) -> None:
+    env = bodies[name]
+    outcome = rollout(env, tasks.expert(env, 0), max_steps=env.config.max_steps, seed=seed)
+    assert outcome.success and outcome.score == 1.0 and outcome.reason == "success"
+
+
+def holds(env: Any) -> list[tuple[int, np.ndarray]]:
+    """Returns for every fact one body's state at the first observation of a hold, the first two holds of one square twice."""
+    if env.task == "square_twice":
+        episode = Episode(env, 3).to_hold()
+        first = env.state()
+        episode.to_hold()
+        return [(1, first), (2, env.state())]
+    states = []
+    for fact in range(tasks.module(env.task).N_FACTS):
+        Episode(env, of_fact(env, fact)).to_hold()
+        states.append((fact, env.state()))
+    return states
+
+
+@pytest.fixture(scope="module")
+def held(bodies: dict[str, Any]) -> dict[str, list[tuple[int, np.ndarray]]]:
+    return {name: holds(env) for name, env in bodies.items()}
+
+
+Held = dict[str, list[tuple[int, np.ndarray]]]
+
+
+@every_task
+def test_from_the_hold_on_nothing_seen_or_applied_tells_the_fact(bodies: dict[str, Any], held: Held, name: str) -> None:
+    env, plays = bodies[name], []
+    for fact, state in held[name]:
+        seen = [env.restore(state)]
+        assert tasks.module(name).fact(env) == fact
+        steps = [env.step(action) for action in wild(env, MEMORY + 12)]
+        plays.append((seen + [step.obs for step in steps], steps))
+    (first, first_steps), *others = plays
+    assert np.ptp([obs["eef_pos"] for obs in first[MEMORY:]], axis=0).max() > 0.01, "nothing moved after the go"
+    for seen, steps in others:
+        assert_equal(first, seen)
+        for a, b in zip(first_steps, steps, strict=True):
+            np.testing.assert_array_equal(a.filtered, b.filtered)
+            np.testing.assert_array_equal(a.sent, b.sent)
+
+
+@every_task
+def test_while_the_scene_holds_commands_move_nothing_and_the_pose_held_is_what_was_applied(
+    bodies: dict[str, Any], held: Held, name: str
+) -> None:
+    env = bodies[name]
+    first = env.restore(held[name][0][1])
+    for action in wild(env, MEMORY - 1):
+        step = env.step(action)
+        assert_equal([first], [step.obs])
+        np.testing.assert_allclose(step.filtered[:3], first["eef_pos"], atol=1e-6)
+        assert not step.terminated
+
+
+@every_task
+def test_the_go_comes_memory_steps_observations_after_the_hold_began(name: str, bodies: dict[str, Any], held: Held) -> None:
+    env = bodies[name]
+    for _, state in held[name]:
+        dark = [env.restore(state)["go"]] + [env.step(action).obs["go"] for action in wild(env, MEMORY)]
+        assert [float(go[0]) for go in dark] == [0.0] * MEMORY + [1.0]
+
+
+@every_task
+def test_a_restore_in_the_middle_of_a_hold_continues_bit_equal_in_a_fresh_body(
+    bodies: dict[str, Any], held: Held, name: str
+) -> None:
+    env = bodies[name]
+    for fact, state in held[name]:
+        env.restore(state)
+        actions = wild(env, MEMORY + 8)
+        for action in actions[:5]:
+            obs = env.step(action).obs
+        middle = env.state()
+        rest = [env.step(action).obs for action in actions[5:]]
+        end = env.state()
+        with closing(tasks.make(name, {"memory_steps": MEMORY})) as fresh:
+            assert_equal([obs], [fresh.restore(middle)])
+            assert tasks.module(name).fact(fresh) == fact
+            assert_equal(rest, [fresh.step(action).obs for action in actions[5:]])
+            np.testing.assert_array_equal(fresh.state(), end)
+
+
+@every_task
+def test_the_same_actions_are_right_for_one_fact_and_wrong_for_all_others(bodies: dict[str, Any], held: Held, name: str) -> None:
+    """That is what chance is: a mind that cannot tell the facts apart does the same in all of them."""
+    env, wrong = bodies[name], 0
+    if name == "square_twice":
+        episode = Episode(env, 3).to_hold()
+        lifting = len(episode.steps)
+        episode.to_hold()
+        after = {1: np.stack(episode.asked[lifting:]), 2: episode.rest()}
+    else:
+        after = {fact: Episode(env, of_fact(env, fact)).to_hold().rest() for fact, _ in held[name]}
+    for fact, state in held[name]:
+        for other, actions in after.items():
+            env.restore(state)
+            last = env.step(actions[0])
+            for action in actions[1:]:
+                if last.terminated:
+                    break
+                last = env.step(action)
+            if other == fact:
+                assert last.success or (name, fact) == ("square_twice", 1)
+            else:
+                assert last.terminated and not last.success and last.score == 0.0
+                wrong += 1
+    assert wrong == len(after) * (len(after) - 1)
+
+
+def test_the_cue_of_the_shell_game_is_seen_for_eight_observations_and_no_longer(bodies: dict[str, Any]) -> None:
+    env, cues = bodies["shell_arm"], []
+    for fact in range(shell_arm.N_FACTS):
+        seen = [env.reset(of_fact(env, fact)), *(env.step(action).obs for action in wild(env, 12))]
+        cues.append(np.array([obs["cue"] for obs in seen]))
+        assert (cues[-1][:8] == np.eye(3)[fact]).all()
+        assert not cues[-1][8:].any()
+    assert len({cue.tobytes() for cue in cues}) == shell_arm.N_FACTS
+
+
+def test_pictures_show_the_cue_and_the_go_and_nothing_else_of_the_fact() -> None:
+    with ExitStack() as stack:
+        env: Any = stack.enter_context(closing(tasks.make("shell_arm", {"memory_steps": 1, "cameras": ["agentview"]})))
+        lit, still = [], wild(env, 1)[0]
+        for fact in range(shell_arm.N_FACTS):
+            env.reset(0)
+            lit.append([env.with_fact(fact)["agentview_image"]])
+            for _ in range(shell_arm.CUE_STEPS + 1):
+                lit[-1].append(env.step(still).obs["agentview_image"])
+            np.testing.assert_array_equal(lit[-1][0], lit[-1][shell_arm.CUE_STEPS - 1])
+    first, *others = lit
+    for pictures in others:
+        assert np.abs(first[0].astype(int) - pictures[0]).max() > 50, "the cue cannot be seen"
+        np.testing.assert_array_equal(first[shell_arm.CUE_STEPS :], pictures[shell_arm.CUE_STEPS :])
+    dark, go = first[-2:]
+    assert np.abs(dark.astype(int) - go).max() > 50, "the go cannot be seen"
+
+
+def test_a_cube_laid_on_its_disc_counts_after_the_go_only(bodies: dict[str, Any], held: Held) -> None:
+    env = bodies["cube_return"]
+    for fact, state in held["cube_return"]:
+        place = geometry.pose(np.array(cube_return.PLACES[fact]), np.eye(3))
+        action = wild(env, 1)[0]
+        action[-1] = -1.0
+        env.reset(of_fact(env, fact))
+        _memory_arm.thing_to(env.inner, "cube_main", place)
+        assert not env.step(action).terminated
+        env.restore(state)
+        for _ in range(MEMORY):
+            assert not env.step(action).terminated
+        _memory_arm.thing_to(env.inner, "cube_main", place)
+        assert env.step(action).success
+
+
+def test_facts_are_drawn_evenly_and_lie_on_their_side(bodies: dict[str, Any]) -> None:
+    env = bodies["cube_return"]
+    facts = []
+    for seed in range(60):
+        y = env.reset(seed)["object"][1]
+        facts.append(tasks.module("cube_return").fact(env))
+        assert (y > 0.03) == (facts[-1] == 0) and (y < -0.03) == (facts[-1] == 1)
+    assert 18 <= sum(facts) <= 42  # a fair coin leaves this range once in 900
+
+
+def test_square_twice_counts_as_published(bodies: dict[str, Any]) -> None:
+    env = bodies["square_twice"]
+    episode, counted = Episode(env, 3), [0]
+    while not episode.steps or not episode.steps[-1].terminated:
+        episode.tick()
+        if env.counter != counted[-1]:
+            counted.append(env.counter)
+            hand, on_peg = env.eef_pose()[:3, 3], env.inner.suite.on_peg(env.object_poses()["nut"][:3, 3], 0)
+            near_lift = np.linalg.norm(hand - square_twice.LIFT) < 0.09
+            assert on_peg != near_lift and near_lift == (env.counter == 2)
+    assert counted == [0, 1, 2, 3]
+    assert np.linalg.norm(env.eef_pose()[:3, 3] - (0.0, 0.0, 0.89)) < 0.03
+
+
+def test_a_memory_of_no_ticks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="memory_steps: want at least 1, got 0"):
+        tasks.configure("shell_arm", {"memory_steps": 0})
+    with pytest.raises(ConfigError, match="max_steps: want at least 0, got -1"):
+        tasks.configure("cube_return", {"max_steps": -1})
+
+
+@every_task
+def test_max_steps_grows_with_the_memory(name: str) -> None:
+    short, long = (tasks.configure(name, {"memory_steps": n}).max_steps for n in (16, 512))
+    assert long - short == 496 * (2 if name == "square_twice" else 1)
+    assert tasks.configure(name, {"max_steps": 7}).max_steps == 7
+
+
+def test_a_state_of_another_body_is_refused(bodies: dict[str, Any]) -> None:
+    with pytest.raises(ArrayMismatch, match="another robot's or task's"):
+        bodies["shell_arm"].restore(np.zeros(3))
