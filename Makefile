@@ -59,7 +59,7 @@ fmt: install
 	.venv/bin/ruff format .
 
 bench: install
-	@for name in loader render train policy record crash teleop; do .venv/bin/robolearn bench $$name --json data/bench/$$name.json || exit $$?; done
+	@for name in loader render train policy record crash teleop memory; do .venv/bin/robolearn bench $$name --json data/bench/$$name.json || exit $$?; done
 
 # Only the SDKs themselves, at the versions of pyproject.toml; one without a package for this machine must not keep the others away.
 EXTRA = $$(.venv/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$$extra'])")

@@ -2,9 +2,9 @@
 
     cue    the fact is visible for `cue_steps` observations; the scene takes the hand home
     wait   `memory_steps` + jitter (0..7) observations: hand at home, light off, the same numbers whatever the fact is
-    act    the light is on, the hand is free: it moves at most SPEED per tick towards the commanded point
+    act    the light is on, the hand is free: an action of length 1 moves it by SPEED, longer ones count as that
 
-While the light is off the scene holds the hand: commands move nothing, and `Step.filtered` says home, so neither the pose nor
+While the light is off the scene holds the hand: commands move nothing, and `Step.filtered` is zero, so neither the pose nor
 the applied actions can carry the fact over the wait. A picture is a function of `state` alone. All random numbers of an episode
 are drawn at reset and live in `Now`, which is also the whole saved state.
 """
@@ -28,9 +28,9 @@ HOME = (0.0, -0.5)
 JITTER = 7  # [ticks], the longest addition to a wait
 LEG = 60  # [ticks] allowed from home to any place of the square, at a person's speed
 SLOWEST_CUE = 4  # [ticks]: the hand needs these from any start to home
-VERSION = "1"  # rises when equal seeds no longer give equal episodes
+VERSION = "2"  # rises when equal seeds no longer give equal episodes
 
-SWAY, KEEP = 0.04, 0.8  # of the expert's commands: standard deviation, correlation from tick to tick
+SWAY, KEEP = 0.025, 0.8  # of the expert's commands: standard deviation, correlation from tick to tick
 SLOW, FAST = 0.6, 1.0  # pace of the expert, of SPEED
 REACTION = (1, 10)  # [ticks] of the expert after a go, least and most
 BOW = 0.24  # how far, at most, the middle point that bends the expert's path lies aside
@@ -149,7 +149,7 @@ class Planar(ABC):
         obs = {"state": ArraySpec((len(names),), "float32", names, "half sides of the square", "table")}
         if config.cameras:
             obs["img"] = ArraySpec((config.image_size, config.image_size, 3), "uint8")
-        self.spec = Spec(obs, ArraySpec((2,), "float32", ("x", "y"), "half sides of the square", "table"), HZ)
+        self.spec = Spec(obs, ArraySpec((2,), "float32", ("dx", "dy"), f"{SPEED} half sides of the square", "table"), HZ)
         self.now = Now(*(0.0 for _ in fields(Now)))
 
     # What a task says of itself.
@@ -188,14 +188,16 @@ class Planar(ABC):
         return self._obs()
 
     def step(self, action: np.ndarray) -> Step:
-        """Moves the hand towards `action` (x, y) for 0.1 s; while the light is off, home."""
-        now, applied = self.now, HOME
+        """Moves the hand by SPEED * `action` (dx, dy) in 0.1 s, within the square; while the light is off, home."""
+        now, applied = self.now, (0.0, 0.0)
         free = self.free
         now.tick += 1
         if free:
             x, y = np.asarray(action).tolist()
-            applied = (min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y)))
-            now.x, now.y = _towards(now.x, now.y, *applied)
+            length = max(1.0, math.hypot(x, y))
+            applied = (x / length, y / length)
+            now.x = min(1.0, max(-1.0, now.x + SPEED * applied[0]))
+            now.y = min(1.0, max(-1.0, now.y + SPEED * applied[1]))
             self.arrived()
         elif now.verdict == _RUNNING and now.tick > now.leave_at:
             now.x, now.y = _towards(now.x, now.y, *HOME)
@@ -311,15 +313,28 @@ class Walker:
         self._goal: Point | None = None
         self._path: tuple[Point, Point, Point] = (HOME, HOME, HOME)
         self._share, self._length, self._delay = 0.0, 1.0, 0
+        self._command: Point = (0.0, 0.0)
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
         """Looks at the body (hidden facts too) and moves its aim one tick on."""
         self._tick += 1
         fresh = SWAY * math.sqrt(1 - KEEP**2) * self._rng.normal(size=2)
         self._sway_x, self._sway_y = (KEEP * self._sway_x + float(fresh[0]), KEEP * self._sway_y + float(fresh[1]))
-        if not self.env.free:
+        if self.env.free:
+            self._advance()
+        else:
             self._aim, self._goal = HOME, None
-            return
+        hand = (self.env.now.x, self.env.now.y) if self.env.free else HOME
+        gap = (self._aim[0] + self._sway_x - hand[0], self._aim[1] + self._sway_y - hand[1])
+        scale = max(SPEED, math.hypot(*gap))
+        self._command = (gap[0] / scale, gap[1] / scale)
+
+    def plan(self, ask: Ask = Ask()) -> Chunk:
+        """Returns the action (1, 2) of this tick."""
+        return Chunk(np.array([self._command], np.float32), self._tick)
+
+    def _advance(self) -> None:
+        """Moves the aim one tick along the way to the goal."""
         goal = self.env.goal()
         if goal != self._goal:
             self._depart(goal)
@@ -328,11 +343,6 @@ class Walker:
             return
         self._share = min(1.0, self._share + self._pace / self._length)
         self._aim = self._on_path(self._share)
-
-    def plan(self, ask: Ask = Ask()) -> Chunk:
-        """Returns the command (1, 2) of this tick."""
-        point = (self._aim[0] + self._sway_x, self._aim[1] + self._sway_y)
-        return Chunk(np.array([point], np.float32), self._tick)
 
     def _depart(self, goal: Point) -> None:
         """Chooses a quadratic Bezier curve from the hand to `goal`; a go is answered after a moment, a new goal at once."""

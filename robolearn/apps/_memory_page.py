@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imports torch, which a page does not need
 
 W, H, LEFT, RIGHT, TOP, BOTTOM = 480, 250, 62, 14, 12, 62  # [px] of a chart; BOTTOM holds ticks, their name and the colour bar
 _CLEAR = 1.5  # a ratio beyond this factor is put into words; a guide for reading, no test
+PREDICTABILITY, HOLDS = "Action predictability", "What the memory holds"
 _SHOWN_QUANTILES = (0.01, 0.99)  # of the values, between which the colours run
 Span = tuple[float, float]
 
@@ -33,7 +34,8 @@ class MemoryTrace:
     """One episode as its memory saw it; None: not measured, NaN in an array: not there yet.
 
     ticks: (updates,) of each update; gates: (updates, slots), 1 overwrites; attention: (updates, n_history) from the update,
-    or the action token, to history positions, the last column being now; states: (updates, d); fact: what the episode hides.
+    or the action token, to history positions, the last column being now; states: (updates, d); fact: what the episode hides;
+    facts: the same at each update (updates,), and `fact` is None where it changed.
     """
 
     ticks: np.ndarray
@@ -42,11 +44,19 @@ class MemoryTrace:
     states: np.ndarray | None = None
     fact: int | None = None
     seed: int | None = None
+    facts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, array in (("gates", self.gates), ("attention", self.attention), ("states", self.states)):
             if array is not None and (array.ndim != 2 or len(array) != len(self.ticks)):
                 raise ArrayMismatch(f"trace of seed {self.seed}: want {name} ({len(self.ticks)}, n), got {array.shape}")
+        if self.facts is not None and self.facts.shape != self.ticks.shape:
+            raise ArrayMismatch(f"trace of seed {self.seed}: want facts {self.ticks.shape}, got {self.facts.shape}")
+
+    @property
+    def hidden(self) -> np.ndarray | None:
+        """What the episode hides at each update (updates,); None: not known."""
+        return np.full(len(self.ticks), self.fact) if self.facts is None and self.fact is not None else self.facts
 
     @property
     def label(self) -> str:
@@ -56,15 +66,15 @@ class MemoryTrace:
 
 
 def read_out(traces: Sequence[MemoryTrace], seed: int, folds: int = 5) -> Probe | None:
-    """Returns the probe of all traces that have states and a fact, by episode; None where fewer than two facts occur."""
-    known = [trace for trace in traces if trace.states is not None and trace.fact is not None and len(trace.ticks)]
-    if len({trace.fact for trace in known}) < 2:
+    """Returns the probe of all traces that have states and a fact, by episode; None for fewer than two facts or episodes."""
+    known = [trace for trace in traces if trace.states is not None and trace.hidden is not None and len(trace.ticks)]
+    facts = np.concatenate([np.zeros(0, int), *(trace.hidden for trace in known if trace.hidden is not None)])
+    if len(known) < 2 or len(np.unique(facts)) < 2:
         return None
-    lengths = [len(trace.ticks) for trace in known]
     return probe(
         np.concatenate([trace.states for trace in known if trace.states is not None]),
-        np.repeat([trace.fact or 0 for trace in known], lengths),
-        groups=np.repeat(np.arange(len(known)), lengths),
+        facts,
+        groups=np.repeat(np.arange(len(known)), [len(trace.ticks) for trace in known]),
         ticks=np.concatenate([trace.ticks for trace in known]),
         seed=seed,
         folds=folds,
@@ -99,7 +109,7 @@ def predictability_card(comparison: Comparison) -> str:
     body = _html.figure(shown, words) + _ratio_scale(value) + _html.table(columns, rows, tall=True)
     explained = "Held-out squared error of an MLP a(t-1) → a(t), in units of the expert's range; ratio: expert / policy."
     return _html.card(
-        "Action predictability", body, " ".join(filter(None, (explained, comparison.note[:1].upper() + comparison.note[1:])))
+        PREDICTABILITY, body, " ".join(filter(None, (explained, comparison.note[:1].upper() + comparison.note[1:])))
     )
 
 
@@ -129,7 +139,12 @@ def probe_card(found: Probe) -> str:
     note = f"95 % {100 * low:.0f} to {100 * high:.0f} % over {found.n_episodes} episodes, chance {100 * found.chance:.0f} %"
     body = _html.figure(f"{100 * found.accuracy:.1f} %", note) + (_accuracy_line(found) if found.by_tick else "")
     explained = "Linear read-out of the hidden fact from the memory, on episodes it was not fitted on. Band: 95 % (Wilson)."
-    return _html.card("What the memory holds", body, explained)
+    return _html.card(HOLDS, body, explained)
+
+
+def missing_card(title: str, why: str) -> str:
+    """Returns a card that says why there is nothing to show."""
+    return _html.card(title, f'<p class="note">{html.escape(why)}</p>')
 
 
 def heat_map(values: np.ndarray, ticks: np.ndarray, rows: Mapping[int, str], words: tuple[str, str], span: Span) -> str:

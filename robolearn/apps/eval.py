@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tqdm import tqdm
@@ -17,8 +17,11 @@ from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_fir
 from robolearn.apps._report import git_state, write_json
 from robolearn.core import ArraySpec
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import AlreadyExists
+from robolearn.errors import AlreadyExists, BadInput
 from robolearn.policies._verified import Verification
+
+if TYPE_CHECKING:  # imports torch, which an expert does not need
+    from robolearn.apps._memory_trace import Diagnosis
 
 COLUMNS = ("seed", "success", "score", "steps", "reason")
 
@@ -55,6 +58,8 @@ class Config:
     """With --verify: draw only three where those agree to this root mean square (normalised action units); 0: always all."""
     videos: int = 4
     """How many episodes to film, failures first."""
+    memory: int = 0
+    """Trace the memory over so many extra episodes and show it in the report."""
     save_states: Path | None = None
     """Write whole simulator states and actions to this .zarr, from which every score can be recomputed."""
     json: Path | None = None
@@ -88,13 +93,22 @@ def run(cfg: Config) -> int:
         raise AlreadyExists(folder, "evaluation")
     if cfg.save_states is not None and cfg.save_states.exists() and not cfg.overwrite:
         raise AlreadyExists(cfg.save_states, "dataset")
-    with tqdm(total=cfg.episodes, unit="episode", disable=None) as bar:
+    if cfg.memory < 0 or (cfg.memory and subject.run is None):
+        raise BadInput(f"--memory {cfg.memory}: want 0 or more episodes of a run folder, got {cfg.run}")
+    memory = None
+    with tqdm(total=cfg.episodes + cfg.memory, unit="episode", disable=None) as bar:
         done = evaluate(subject, cfg.options, on_record=lambda record: bar.update())
+        if cfg.memory:
+            from robolearn.apps._memory_trace import diagnose
+
+            memory = diagnose(done, cfg.memory, on_episode=bar.update)
     print(text(done))
-    write(done, folder, cfg.videos)
+    if memory is not None:
+        print(memory.text())
+    write(done, folder, cfg.videos, memory)
     if cfg.save_states is not None:
         save_states(done, cfg.save_states, cfg.overwrite)
-    write_json(cfg.json, done.figures(), seed=cfg.seed)
+    write_json(cfg.json, figures_of(done, memory), seed=cfg.seed)
     print(f"report: {folder / 'report.html'}")
     return 0
 
@@ -123,8 +137,16 @@ def text(done: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def write(done: Evaluation, folder: Path, videos: int) -> None:
-    """Writes episodes.csv, result.json, videos and report.html to `folder`, replacing what is there when all is written."""
+def figures_of(done: Evaluation, memory: Diagnosis | None) -> dict[str, Any]:
+    """Returns what `--json` and result.json keep."""
+    return done.figures() | ({"memory": memory.figures()} if memory is not None else {})
+
+
+def write(done: Evaluation, folder: Path, videos: int, memory: Diagnosis | None = None) -> None:
+    """Writes episodes.csv, result.json, videos and report.html to `folder`, replacing what is there when all is written.
+
+    Where a memory was traced, memory.json too.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -134,16 +156,18 @@ def write(done: Evaluation, folder: Path, videos: int) -> None:
         writer = csv.DictWriter(file, (*COLUMNS, *same))
         writer.writeheader()
         writer.writerows({**row, **same} for row in done.rows)
-    write_json(part / "result.json", done.figures(), seed=done.options.seed)
+    write_json(part / "result.json", figures_of(done, memory), seed=done.options.seed)
+    if memory is not None:
+        write_json(part / "memory.json", memory.figures(), seed=done.options.seed)
     env = dict(done.subject.env) | {"max_steps": done.max_steps}
     chosen = [record for record, _ in zip(failures_first(done.records), range(videos), strict=False)]
     films = _video.film(done.subject.task, env, chosen, part / "videos") if chosen else {}
-    (part / "report.html").write_text(report(done, films))
+    (part / "report.html").write_text(report(done, films, memory))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
 
-def report(done: Evaluation, films: Mapping[int, Path]) -> str:
+def report(done: Evaluation, films: Mapping[int, Path], memory: Diagnosis | None = None) -> str:
     """Returns the report page."""
     figures, rows = done.figures(), {r["seed"]: r for r in done.rows}
     low, high = figures["wilson95"]
@@ -175,6 +199,8 @@ def report(done: Evaluation, films: Mapping[int, Path]) -> str:
     parts = [_html.grid(cards, least=900 // len(cards))]
     if players:
         parts += ["<h2>Episodes, failures first</h2>", _html.grid(players, least=225)]
+    if memory is not None:
+        parts += [f"<h2>Memory, in {len(memory.traces)} more episodes</h2>", _html.grid(memory.cards(), least=400)]
     parts.append(_html.card("All episodes", _html.table(COLUMNS, [[r[c] for c in COLUMNS] for r in done.rows])))
     parts.append(_html.card("How it was measured", _html.facts(_facts(done))))
     first, last = done.options.seeds[0], done.options.seeds[-1]

@@ -20,6 +20,7 @@ from robolearn.apps._report import write_json
 from robolearn.apps._study_memory import ARMS, Cell, Plan
 from robolearn.apps._trials import FIRST_TEST_SEED
 from robolearn.data._fan import fan_out
+from robolearn.data._files import append_durably
 from robolearn.errors import BadInput
 
 TASKS = ("shell-64", "nearer-64", "twice-16", "scoops-16")
@@ -87,10 +88,9 @@ def run(cfg: Config) -> int:
         grid.demonstrations(cfg.plan, task)
     began = time.monotonic()
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="cell", disable=None)
-    with bar, path.open("a") as file:
+    with bar:
         for found in fan_out(partial(grid.run_cell, cfg.plan), in_time(todo, began, cfg.minutes), cfg.workers):
-            file.write(json.dumps(found) + "\n")
-            file.flush()
+            append_durably(path, json.dumps(found))
             bar.update()
             bar.write(f"{found['cell']}: {sum(found['success'])} of {len(found['success'])}", file=sys.stderr)
             conclude(cfg, wanted, grid.read_cells(path))

@@ -49,26 +49,30 @@ class Sega(nn.Module):
 
         reset: (B,) bool, where a chain begins: the incoming state is replaced by S_0 and overwritten whole (gate 1).
         """
-        state = torch.where(reset[:, None, None], self.initial.to(state.dtype), state)
+        begins = reset[:, None, None]
+        state = torch.where(begins, self.initial.to(state.dtype), state)
         inter, context, logits = state + self.position, obs, []
         for layer in self.layers:
             inter, context, seen = layer(inter, context, self.keys)
-            logits.append(seen)
+            logits.append(seen.mean(dim=(1, 3)))
         inter, context = self.state_norm(inter), self.obs_norm(context)
-        gate = torch.where(reset[:, None, None], torch.ones_like(inter[..., :1]), self._gate(inter, logits))
+        gate = self._gate(inter, logits).masked_fill(begins, 1.0)
         # G Inter + (1 - G) (S + P) - P, in the form that is exact at both ends of the gate
-        return gate * (inter - self.position) + (1 - gate) * state, context, gate
+        return torch.lerp(state, inter - self.position, gate), context, gate
 
     def _gate(self, inter: Tensor, logits: list[Tensor]) -> Tensor:
+        """Returns the gate (B, slots, 1); logits: of every layer, the mean over heads and observation tokens (B, slots)."""
         if self.gate_kind == "none":
             return torch.ones_like(inter[..., :1])
         if self.gate_kind == "mlp":
             return torch.sigmoid(self.gate_mlp(inter))
-        return torch.sigmoid(torch.stack(logits).mean(dim=(0, 2, 4)))[..., None]  # (layers, B, heads, slots, To)
+        return torch.sigmoid(torch.stack(logits).mean(dim=0))[..., None]
 
 
 class Layer(nn.Module):
     """One two-stream layer; both streams read the values that the other one had before this layer."""
+
+    region = True  # torch.compile works on this block, once for all copies of one shape
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -78,9 +82,9 @@ class Layer(nn.Module):
         """Returns both streams and the state's cross-attention logits (B, heads, slots, To)."""
         state_bar, obs_bar = self.state.attend_self(state), self.obs.attend_self(obs)
         seen_obs, seen_state = (obs, state) if keys == "before" else (obs_bar, state_bar)
-        next_state, logits = self.state.attend_other(state_bar, seen_obs)
-        next_obs, _ = self.obs.attend_other(obs_bar, seen_state)
-        return next_state, next_obs, logits
+        state_seen, logits = self.state.cross.with_logits(self.state.norm_query(state_bar), self.state.norm_other(seen_obs))
+        obs_seen = self.obs.cross(self.obs.norm_query(obs_bar), self.obs.norm_other(seen_state))
+        return self.state.feed(state_bar + state_seen), self.obs.feed(obs_bar + obs_seen), logits
 
 
 class Stream(nn.Module):
@@ -96,28 +100,35 @@ class Stream(nn.Module):
     def attend_self(self, x: Tensor) -> Tensor:
         """Returns x + MSA(LN(x))."""
         inner = self.norm_self(x)
-        return x + self.own(inner, inner)[0]
+        return x + self.own(inner, inner)
 
-    def attend_other(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the stream after cross-attention to `other` and feed-forward, and the logits before the softmax."""
-        seen, logits = self.cross(self.norm_query(x), self.norm_other(other))
-        x = x + seen
-        return x + self.down(F.gelu(self.up(self.norm_mlp(x)))), logits
+    def feed(self, x: Tensor) -> Tensor:
+        """Returns x + MLP(LN(x))."""
+        return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
 
 
 class Attention(nn.Module):
-    """Multi-head attention that also returns its logits (B, heads, query, key), scaled by 1 / sqrt(width of a head)."""
+    """Multi-head attention of tokens x (B, n, width) to tokens `other` (B, m, width)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        seen = F.scaled_dot_product_attention(self._split(self.query(x)), *self._keys_values(other))
+        return self.out(seen.transpose(1, 2).flatten(2))
+
+    def with_logits(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what `forward` does, and the logits (B, heads, n, m) before the softmax, scaled by 1 / sqrt(width of a head)."""
         query = self._split(self.query(x))
-        key, value = (self._split(part) for part in self.key_value(other).chunk(2, dim=-1))
+        key, value = self._keys_values(other)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         return self.out((logits.softmax(-1) @ value).transpose(1, 2).flatten(2)), logits
+
+    def _keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)

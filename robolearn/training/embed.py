@@ -127,5 +127,5 @@ def encode(cfg: TrainConfig, frozen: Frozen, net: PolicyNet, dataset: EpisodeSet
 
 def _scaled(normalizer: Normalizer, key: str, values: np.ndarray) -> Tensor:
     """Returns rows (n, 1, ...) as the encoder reads them."""
-    rows = np.ascontiguousarray(values[:, None])
+    rows = np.array(values[:, None])  # a copy: pictures come from a read-only map
     return torch.from_numpy(normalizer.normalize(key, rows) if key in normalizer.scale else rows)

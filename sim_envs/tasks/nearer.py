@@ -20,7 +20,7 @@ from sim_envs._planar import HOME, LEG, Canvas, Point, Walker
 CHANCE = 1 / 2
 N_FACTS = 2  # left, right
 PADS: tuple[Point, Point] = ((-0.7, 0.5), (0.7, 0.5))
-PAD_RADIUS = 0.18
+PAD_RADIUS = 0.28
 CARRY = 4  # [ticks] at the end of the cue in which the cube goes to the hand
 NEAR, FAR = 0.15, 0.5  # of the cube's place from the middle, along the line between the pads
 ACROSS = 0.2  # of the cube's place from that line, at most

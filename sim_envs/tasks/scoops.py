@@ -22,7 +22,7 @@ CHANCE = 4 ** (-4 / 3)
 N_FACTS = 3  # scoops wanted: 1, 2, 3
 BOWL: Point = (-0.6, 0.4)
 DONE: Point = (0.6, 0.4)
-BOWL_RADIUS, DONE_RADIUS = 0.18, 0.18
+BOWL_RADIUS, DONE_RADIUS = 0.28, 0.28
 PAUSE = 2  # [ticks] at home after a scoop
 
 _BOWL, _RICE, _DONE, _SCREEN, _DOT = (120, 130, 150), (250, 250, 250), (170, 215, 170), (45, 48, 56), (250, 210, 60)

@@ -18,7 +18,7 @@ from sim_envs._planar import LEG, Canvas, Point, Walker
 CHANCE = 1 / 3
 N_FACTS = 3  # left, middle, right
 CUPS: tuple[Point, ...] = ((-0.6, 0.4), (0.0, 0.4), (0.6, 0.4))
-CUP_RADIUS = 0.16
+CUP_RADIUS = 0.26
 
 _CUP, _RIM, _BALL = (222, 170, 90), (150, 105, 40), (204, 40, 40)
 

@@ -23,7 +23,7 @@ CHANCE = 1 / 4
 N_FACTS = 3  # entries so far: 0 (before the first), 1, 2
 HOLE: Point = (-0.6, 0.4)
 PARK: Point = (0.6, 0.4)
-HOLE_RADIUS, PARK_RADIUS = 0.14, 0.18
+HOLE_RADIUS, PARK_RADIUS = 0.26, 0.28
 WANTED = 2  # entries
 
 _PEG, _PLATE, _DEPTH, _BAY = (230, 190, 70), (170, 165, 160), (50, 50, 55), (150, 190, 225)
@@ -67,7 +67,7 @@ class Twice(_planar.Planar):
 
     def scenery(self, canvas: Canvas, shown: dict[str, float]) -> None:
         """Draws the hole, the parking place and the peg in the hand."""
-        canvas.box(*HOLE, 0.22, _PLATE)
+        canvas.box(*HOLE, 0.32, _PLATE)
         canvas.disc(*HOLE, HOLE_RADIUS, _DEPTH)
         canvas.disc(*PARK, PARK_RADIUS, _BAY)
         canvas.disc(*PARK, PARK_RADIUS, (70, 110, 150), line=0.02)

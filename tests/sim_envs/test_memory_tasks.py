@@ -55,6 +55,12 @@ def places(name: str) -> Sequence[tuple[float, float]]:
     return [module.HOLE, module.PARK] if name == "twice" else [module.BOWL, module.DONE]
 
 
+def to(env: Any, place: np.ndarray) -> np.ndarray:
+    """Returns the action that leads straight to `place`, no further."""
+    gap = (place - [env.now.x, env.now.y]) / _planar.SPEED
+    return gap / max(1.0, np.linalg.norm(gap))
+
+
 def is_free(obs: Obs) -> bool:
     return bool(obs["state"][-1])
 
@@ -67,7 +73,7 @@ def to_the_wait(env: Any, seed: int) -> Obs:
             obs = env.step(STILL).obs
         return obs
     while is_free(obs):
-        obs = env.step(np.array(places("twice")[0])).obs
+        obs = env.step(to(env, np.array(places("twice")[0]))).obs
     while not np.array_equal(obs["state"][:2], HOME):
         obs = env.step(STILL).obs
     return obs
@@ -98,7 +104,7 @@ def decide(env: Any, obs: Obs, choose: Choice) -> Play:
         if env.task == "hold":
             pressed += bool(np.array_equal(hand, goal.astype(np.float32)))
             goal = STILL if choice is not None and pressed >= tasks.module("hold").LIT[choice] else goal
-        steps.append(env.step(goal))
+        steps.append(env.step(to(env, goal)))
         seen.append(steps[-1].obs)
     return seen, steps
 
@@ -176,14 +182,14 @@ def test_no_command_moves_the_hand_before_the_go_and_none_is_remembered(name: st
     restless = [env.with_fact(1)]
     while not is_free(restless[-1]):
         step = env.step(rng.uniform(-1, 1, 2))
-        np.testing.assert_array_equal(step.filtered, HOME)
+        np.testing.assert_array_equal(step.filtered, np.zeros(2))
         restless.append(step.obs)
     assert_same(calm, restless)
     if name != "twice":
         env.reset(5)
         for _ in range(env.config.cue_steps):
             step = env.step(rng.uniform(-1, 1, 2))
-            np.testing.assert_array_equal(step.filtered, HOME)
+            np.testing.assert_array_equal(step.filtered, np.zeros(2))
         np.testing.assert_array_equal(step.obs["state"], calm[0]["state"])
 
 
@@ -240,8 +246,8 @@ def test_no_time_of_pressing_fits_two_facts() -> None:
             while not env.free:
                 env.step(STILL)
             while env.now.count < ticks and env.free:
-                env.step(np.array(hold.BUTTON))
-            step = env.step(np.array(hold.BUTTON) - 0.5)
+                env.step(to(env, np.array(hold.BUTTON)))
+            step = env.step(to(env, np.array(hold.BUTTON) - 0.5))
             assert step.terminated and step.success == (abs(ticks - lit) <= 3)
 
 
@@ -250,10 +256,10 @@ def test_a_pressed_button_does_not_say_for_how_long() -> None:
     to_the_wait(env, 0)
     env.with_fact(2)
     while env.now.count == 0:
-        obs = env.step(np.array(places("hold")[0])).obs
+        obs = env.step(to(env, np.array(places("hold")[0]))).obs
     for _ in range(20):
         np.testing.assert_array_equal(
-            env.step(np.array(places("hold")[0]) + rng.uniform(-0.08, 0.08, 2)).obs["state"], obs["state"]
+            env.step(to(env, np.array(places("hold")[0]) + rng.uniform(-0.08, 0.08, 2))).obs["state"], obs["state"]
         )
 
 
@@ -370,13 +376,13 @@ def test_twice_counts_its_entries() -> None:
     for _ in range(2):
         counts.append(fact(env))
         while is_free(obs):
-            obs = env.step(np.array(places("twice")[0])).obs
+            obs = env.step(to(env, np.array(places("twice")[0]))).obs
         while not is_free(obs):
             obs = env.step(STILL).obs
     counts.append(fact(env))
     assert counts == [0, 1, 2]
     while env.free:
-        step = env.step(np.array(places("twice")[1]))
+        step = env.step(to(env, np.array(places("twice")[1])))
     assert step.success and step.terminated
 
 
