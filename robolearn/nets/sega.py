@@ -57,8 +57,8 @@ class Sega(nn.Module):
             logits.append(seen.mean(dim=(1, 3)))
         inter, context = self.state_norm(inter), self.obs_norm(context)
         gate = self._gate(inter, logits).masked_fill(begins, 1.0)
-        # G Inter + (1 - G) (S + P) - P, in the form that is exact at both ends of the gate
-        return torch.lerp(state, inter - self.position, gate), context, gate
+        # G Inter + (1 - G) (S + P) - P, in the form that is exact at both ends of the gate; the state keeps its precision
+        return torch.lerp(state, (inter - self.position).to(state.dtype), gate.to(state.dtype)), context, gate
 
     def _gate(self, inter: Tensor, logits: list[Tensor]) -> Tensor:
         """Returns the gate (B, slots, 1); logits: of every layer, the mean over heads and observation tokens (B, slots)."""
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         return self.out(seen.transpose(1, 2).flatten(2))
 
     def with_logits(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what `forward` does, and the logits (B, heads, n, m) before the softmax, scaled by 1 / sqrt(width of a head)."""
+        """Returns what `forward` does, and the scaled logits (B, heads, n, m) before the softmax."""
         query = self._split(self.query(x))
         key, value = self._keys_values(other)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5

@@ -36,6 +36,21 @@ SPEC = Spec(obs={"state": ArraySpec((3,))}, action=ArraySpec((2,)), hz=10)
 POLICIES = {
     "flow, mlp": flow.Config(width=32, depth=2, horizon=8, execute=4, steps=4),
     "diffusion, unet1d": diffusion.Config(denoiser="unet1d", dims=(16, 32), horizon=8, execute=4, steps=4),
+    "flow, sega": flow.Config(
+        memory="sega",
+        memory_width=16,
+        memory_slots=4,
+        memory_layers=2,
+        memory_heads=2,
+        width=32,
+        depth=2,
+        horizon=8,
+        execute=4,
+        steps=4,
+    ),
+    "diffusion, gru, past tokens": diffusion.Config(
+        memory="gru", memory_width=16, memory_layers=1, n_past_actions=3, width=32, depth=2, horizon=8, execute=4, steps=4
+    ),
     "flow, transformer": flow.Config(denoiser="transformer", width=32, depth=2, horizon=8, execute=4, steps=4),
 }
 
