@@ -67,6 +67,11 @@ class Config:
     overwrite: bool = False
     """Replace the result of an equal evaluation."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn; ValueError names the field."""
+        if self.verify < 1 or self.verify_agree < 0:
+            raise ValueError(f"want verify >= 1 and verify_agree >= 0, got {self.verify} and {self.verify_agree}")
+
     @property
     def options(self) -> Options:
         """The evaluation's options."""

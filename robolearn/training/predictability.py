@@ -173,6 +173,24 @@ def compare(
     return Comparison(mine, theirs)
 
 
+def chunk_ratio(expert: Tensor, policy: Tensor) -> float:
+    """Returns expert / policy of the error with which an action foretells the next one inside chunks (B, H, action).
+
+    The monitor in training: the best affine map from token to token instead of an MLP, on what the policy plans for held-out
+    windows beside what the expert did there. Above 1 the plans are more predictable than the expert; NaN where they never vary.
+    """
+
+    def error(chunks: Tensor) -> float:
+        before = chunks[:, :-1].flatten(0, 1).double()
+        after = chunks[:, 1:].flatten(0, 1).double()
+        inputs = torch.cat((before, torch.ones_like(before[:, :1])), dim=1)
+        left = after - inputs @ torch.linalg.lstsq(inputs, after, driver="gelsd").solution
+        return float(left.square().mean())
+
+    theirs = error(policy.cpu())
+    return error(expert.cpu()) / theirs if theirs > 1e-12 else float("nan")
+
+
 def measure(
     actions: Sequence[np.ndarray],
     *,

@@ -33,7 +33,7 @@ from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror, Windows
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
-from robolearn.training import checkpoint, embed, precision
+from robolearn.training import checkpoint, embed, precision, predictability
 from robolearn.training.episodes import pick_episodes
 from robolearn.training.interrupt import FinishStep
 from robolearn.training.logs import Logs
@@ -248,7 +248,9 @@ class Scale:
 
 
 def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[str, float]:
-    """Returns the loss and the mean squared action error (normalised) of the averaged weights on fixed held-out windows."""
+    """Returns what the averaged weights do on fixed held-out windows: loss, mean squared action error (normalised), and how
+    predictable their plans are beside the expert's actions.
+    """
     net, ema = state.net, state.ema
     batch = scale(_first_rows(windows, _VAL_WINDOWS) if net.memory is None else _first_chains(windows, net.config.update_every))
     draws = Draws(torch.Generator(batch.action.device).manual_seed(seed))
@@ -261,11 +263,14 @@ def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[st
         _, context = net.remember_chain(None, net.encode(batch.obs), batch.reset)
         context = net.with_goal(context, batch.goal, context.new_ones(len(batch)))
         noise = draws.normal((net.noise_draws() or 1, len(batch), net.config.horizon, net.action_dim))
-        error = (net.sample(context, noise) - batch.action).square().mean()
+        sampled = net.sample(context, noise)
+        error = (sampled - batch.action).square().mean()
+        future = slice(net.config.n_past, None)
+        ratio = predictability.chunk_ratio(batch.action[:, future], sampled[:, future])
     net.train()
     if ema is not None:
         ema.restore(net.parameters())
-    return {"val_loss": float(loss), "val_action_mse": float(error)}
+    return {"val_loss": float(loss), "val_action_mse": float(error), "val_predictability": ratio}
 
 
 def diverged(step: int, loss: float, run: Path, saved: int) -> str:

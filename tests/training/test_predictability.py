@@ -15,6 +15,7 @@ from robolearn.training.predictability import (
     OFFLINE,
     Comparison,
     Predictability,
+    chunk_ratio,
     compare,
     measure,
     position_columns,
@@ -153,3 +154,13 @@ def test_what_cannot_be_measured_is_refused_in_one_line() -> None:
     for error, match, actions, more in cases:
         with pytest.raises(error, match=match):
             predictability(actions, seed=0, **more)
+
+
+def test_the_monitor_in_training_is_one_for_the_expert_itself_and_tells_copies_from_noise():
+    g = torch.Generator().manual_seed(0)
+    walk = torch.randn(64, 12, 2, generator=g).cumsum(dim=1) * 0.1
+    assert chunk_ratio(walk, walk) == 1.0
+    steady = walk[:, :1].expand(-1, 12, -1) + 0.01 * torch.randn(64, 12, 2, generator=g)
+    assert chunk_ratio(walk, steady) > 5
+    assert chunk_ratio(walk, torch.randn(64, 12, 2, generator=g)) < 0.2
+    assert np.isnan(chunk_ratio(walk, torch.zeros(64, 12, 2)))
