@@ -24,8 +24,11 @@ from robolearn.policies._verified import Verification
 from sim_envs import _base as tasks
 
 TRAINED = ("no_history", "window_released", "window_clean", "ptp", "gru", "sega_frozen", "sega_k1", "sega_bptt", "sega_ptp")
-VERIFIED = {"ptp_verified": ("ptp", 10)}  # arm -> the arm whose weights it uses, and the draws
-ARMS = (*TRAINED[:4], *VERIFIED, *TRAINED[4:], "oracle")
+VERIFIED = {"ptp_verified": 10, "ptp_verified_5": 5, "ptp_verified_30": 30}  # draws; the weights are those of ptp
+ARMS = (*TRAINED[:4], "ptp_verified", *TRAINED[4:], "oracle")
+DRAWS = ("ptp", "ptp_verified_5", "ptp_verified", "ptp_verified_30")
+TRANSFORMER = tuple(f"{arm}+transformer" for arm in ("window_released", "window_clean", "ptp"))
+KNOWN = tuple(dict.fromkeys((*ARMS, *VERIFIED, *TRANSFORMER)))
 SLOTS = 16  # episodes walked at once where gradients go through whole ones
 THROUGH = ("gru", "sega_bptt", "sega_ptp")
 
@@ -46,7 +49,7 @@ class Cell:
     @property
     def base(self) -> str:
         """The arm whose weights are evaluated."""
-        return VERIFIED[self.arm][0] if self.arm in VERIFIED else self.arm
+        return "ptp" if self.arm in VERIFIED else self.arm
 
     @property
     def memory_steps(self) -> int:
@@ -78,8 +81,8 @@ def parse(name: str) -> Cell:
     if len(parts) != 3 or not parts[2].isdigit():
         raise BadInput(f"cell: want TASK/ARM/SEED, such as shell-64/ptp/0, got '{name}'")
     task, arm, seed = parts
-    if arm not in ARMS:
-        raise BadInput(f"cell: no arm '{arm}'{nearest(arm, ARMS)}")
+    if arm not in KNOWN:
+        raise BadInput(f"cell: no arm '{arm}'{nearest(arm, KNOWN)}")
     if not task.rpartition("-")[2].isdigit() or task.rpartition("-")[0] not in tasks.names():
         raise BadInput(f"cell: want a task and its memory_steps, such as shell-64, got '{task}'")
     return Cell(task, arm, int(seed))
@@ -109,7 +112,7 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
     else:
         trained = train(plan, Cell(cell.task, cell.base, cell.seed))
         subject = find(str(run_folder(plan, cell)))
-    draws = VERIFIED[cell.arm][1] if cell.arm in VERIFIED else 1
+    draws = VERIFIED.get(cell.arm, 1)
     options = Options(
         plan.episodes,
         plan.eval_seed,
@@ -147,7 +150,11 @@ def train(plan: Plan, cell: Cell) -> dict[str, Any]:
 
     run = run_folder(plan, cell)
     dataset = EpisodeSet.open(plan.out / f"{cell.task}.zarr")
-    cfg = settings.load(config.find("train", f"memory_{cell.arm}"))
+    arm, _, denoiser = cell.arm.partition("+")
+    cfg = settings.load(config.find("train", f"memory_{arm}"))
+    if denoiser:  # of the papers: narrower, more and smaller steps
+        policy = dataclasses.replace(cfg.policy, denoiser="transformer", width=64, depth=2)
+        cfg = dataclasses.replace(cfg, policy=policy, batch_size=64, steps=2 * cfg.steps)
     name, env = cell.env
     chain = updates(dataset, cfg.policy.update_every) if cell.arm in THROUGH else cfg.chain
     cfg = dataclasses.replace(
@@ -209,7 +216,7 @@ def rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "train_s": float(np.median([found["train_s"] for found in members])) if "train_s" in members[0] else None,
             }
         )
-    return sorted(out, key=lambda row: (row["task"], row["memory_steps"], ARMS.index(row["arm"])))
+    return sorted(out, key=lambda row: (row["task"], row["memory_steps"], KNOWN.index(row["arm"])))
 
 
 def episode_rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

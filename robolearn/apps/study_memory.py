@@ -33,8 +33,9 @@ COLUMNS = ("cell", "train_seed", "episode_seed", "success", "score", "alarm_step
 class Config:
     """Which part of the grid to run; cells that are done are kept, so the command goes on where it stopped."""
 
-    grid: Literal["tasks", "sweep", "both"] = "both"
-    """tasks: every arm on four tasks; sweep: three arms over how long the fact must be remembered."""
+    grid: Literal["all", "tasks", "sweep", "draws", "transformer"] = "all"
+    """tasks: every arm on four tasks; sweep: three arms over how long the fact must be remembered; draws: self-verification with
+    1, 5, 10 and 30 draws; transformer: the arms about past tokens with the papers' denoiser, on one task."""
     tasks: tuple[str, ...] = TASKS
     """TASK-MEMORY_STEPS each."""
     arms: tuple[str, ...] = ARMS
@@ -57,7 +58,7 @@ class Config:
     out: Path = Path("data/study/memory")
     """Demonstrations and runs."""
     results: Path = Path("docs/results/memory")
-    """cells.jsonl, episodes.csv, summary.json, sweep.json, pictures."""
+    """cells.jsonl, episodes.csv, summary.json, sweep.json, draws.json, transformer.json, pictures."""
     json: Path | None = None
     """Write the figures of --cell, or the table, to this file too."""
 
@@ -116,9 +117,14 @@ def cells_of(cfg: Config) -> list[Cell]:
     for arm in cfg.arms:
         if arm not in ARMS:
             raise BadInput(f"arms: no arm '{arm}' (known: {', '.join(ARMS)})")
-    first = [Cell(task, arm, seed) for seed in range(cfg.train_seeds) for task in cfg.tasks for arm in cfg.arms]
-    second = [Cell(task, arm, seed) for seed in range(cfg.train_seeds) for task in SWEEP for arm in SWEPT]
-    chosen = {"tasks": first, "sweep": second, "both": [*first, *second]}[cfg.grid]
+    seeds = range(cfg.train_seeds)
+    parts = {
+        "tasks": [Cell(task, arm, seed) for seed in seeds for task in cfg.tasks for arm in cfg.arms],
+        "draws": [Cell(task, arm, seed) for seed in seeds for task in cfg.tasks for arm in grid.DRAWS],
+        "sweep": [Cell(task, arm, seed) for seed in seeds for task in SWEEP for arm in SWEPT],
+        "transformer": [Cell(TASKS[0], arm, seed) for seed in seeds for arm in grid.TRANSFORMER],
+    }
+    chosen = [cell for name, cells in parts.items() if cfg.grid in ("all", name) for cell in cells]
     chosen = [cell for cell in chosen if cell.arm != "oracle" or cell.seed == 0]  # nothing is trained: one is enough
     return [grid.parse(name) for name in dict.fromkeys(cell.name for cell in chosen)]
 
@@ -132,18 +138,25 @@ def in_time(cells: Iterable[Cell], began: float, minutes: float) -> Iterable[Cel
 
 
 def conclude(cfg: Config, wanted: list[Cell], done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Writes episodes.csv, summary.json, sweep.json and the pictures; returns the table of the wanted cells."""
+    """Writes episodes.csv, the tables and the pictures of all cells done; returns the table of the wanted ones."""
     found = [done[name] for name in sorted(done)]
     table = grid.rows(found)
     facts = {"demos": cfg.demos, "first_test_seed": cfg.eval_seed, "interval95": "Wilson over train_seeds x episodes"}
-    write_json(cfg.results / "summary.json", facts | {"rows": table}, seed=cfg.eval_seed)
+    shown = [row for row in table if f"{row['task']}-{row['memory_steps']}" in TASKS and row["arm"] in ARMS]
     swept = [row for row in table if f"{row['task']}-{row['memory_steps']}" in SWEEP and row["arm"] in SWEPT]
-    write_json(cfg.results / "sweep.json", facts | {"rows": swept}, seed=cfg.eval_seed)
+    tables = {
+        "summary": shown if cfg.tasks == TASKS else [row for row in table if row["arm"] in ARMS],
+        "sweep": swept,
+        "draws": [row | {"draws": grid.VERIFIED.get(row["arm"], 1)} for row in table if row["arm"] in grid.DRAWS],
+        "transformer": [row for row in table if row["arm"] in grid.TRANSFORMER],
+    }
+    for name, rows in tables.items():
+        write_json(cfg.results / f"{name}.json", facts | {"rows": rows}, seed=cfg.eval_seed)
     with (cfg.results / "episodes.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(grid.episode_rows(found))
-    _memory_plots.draw(table, swept, cfg.results)
+    _memory_plots.draw(tables["summary"], swept, cfg.results)
     names = {cell.name for cell in wanted}
     mine = grid.rows([entry for entry in found if entry["cell"] in names])
     write_json(cfg.json, facts | {"rows": mine}, seed=cfg.eval_seed)
