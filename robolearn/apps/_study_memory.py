@@ -26,6 +26,7 @@ from sim_envs import _base as tasks
 TRAINED = ("no_history", "window_released", "window_clean", "ptp", "gru", "sega_frozen", "sega_k1", "sega_bptt", "sega_ptp")
 VERIFIED = {"ptp_verified": 10, "ptp_verified_5": 5, "ptp_verified_30": 30}  # draws; the weights are those of ptp
 ARMS = (*TRAINED[:4], "ptp_verified", *TRAINED[4:], "oracle")
+LEAST = 4  # positions of the past, 8 ticks apart, from which on plans are verified: all 15 would take 120 ticks
 DRAWS = ("ptp", "ptp_verified_5", "ptp_verified", "ptp_verified_30")
 TRANSFORMER = tuple(f"{arm}+transformer" for arm in ("window_released", "window_clean", "ptp"))
 KNOWN = tuple(dict.fromkeys((*ARMS, *VERIFIED, *TRANSFORMER)))
@@ -118,7 +119,7 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
         plan.eval_seed,
         workers=1 if cell.arm == "oracle" else 0,
         envs_per_worker=min(50, plan.episodes),
-        verify=Verification(draws=draws),
+        verify=Verification(draws=draws, least=LEAST),
     )
     done = evaluate(subject, options)
     return {

@@ -56,6 +56,8 @@ class Config:
     """Draw so many plans and execute the one whose predicted past agrees best with what was executed; 1: no verification."""
     verify_agree: float = 0.0
     """With --verify: draw only three where those agree to this root mean square (normalised action units); 0: always all."""
+    verify_least: int = 0
+    """With --verify: so many positions of the past must have been executed before plans are compared; 0: all of them."""
     videos: int = 4
     """How many episodes to film, failures first."""
     memory: int = 0
@@ -69,8 +71,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be drawn; ValueError names the field."""
-        if self.verify < 1 or self.verify_agree < 0:
-            raise ValueError(f"want verify >= 1 and verify_agree >= 0, got {self.verify} and {self.verify_agree}")
+        given = (self.verify, self.verify_agree, self.verify_least)
+        if given[0] < 1 or min(given) < 0:
+            raise ValueError("want verify >= 1, verify_agree >= 0 and verify_least >= 0, got {}, {} and {}".format(*given))
 
     @property
     def options(self) -> Options:
@@ -86,7 +89,7 @@ class Config:
             self.checkpoint,
             {key: value for key, value in given.items() if value},
             self.save_states is not None,
-            Verification(self.verify, agree=self.verify_agree),
+            Verification(self.verify, agree=self.verify_agree, least=self.verify_least),
         )
 
 

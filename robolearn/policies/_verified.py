@@ -34,17 +34,19 @@ class Verification:
 
     draws: K; first: so many are drawn at first, and no more where they agree: where their executed parts lie, root mean
     square over numbers, within `agree` of their mean (normalised action units; 0: always draw all); aligned: compare equal
-    times.
+    times; least: how many positions of the past must have been executed before plans are compared, on those there are (0: all,
+    as published, which a past of many ticks reaches late).
     """
 
     draws: int = 10
     first: int = 3
     agree: float = 0.0
     aligned: bool = True
+    least: int = 0
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.first < 1 or self.agree < 0:
-            raise ValueError(f"want draws >= 1, first >= 1 and agree >= 0, got {self.draws}, {self.first} and {self.agree}")
+        if min(self.draws, self.first) < 1 or self.agree < 0 or self.least < 0:
+            raise ValueError(f"want draws >= 1, first >= 1, agree >= 0 and least >= 0, got {self}")
 
 
 def disagreement(predicted: np.ndarray, executed: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -62,7 +64,8 @@ class Verified:
         self.inner, self.spec, self.how = inner, inner.spec, how
         self._scale = np.asarray(scale, np.float32)
         self._executed: list[deque[np.ndarray]] = [deque() for _ in range(streams)]
-        self._needed: int | None = None  # executed actions a comparison needs, once known
+        self._reach = 0  # how many executed actions the predicted past reaches back, once known
+        self._needed = 0  # and how many of them a comparison needs
         self.draws_taken = 0  # by all plans so far, for the cost of early cut-off
 
     def reset(self, seed: int | None = None) -> None:
@@ -86,14 +89,14 @@ class Verified:
         """Adds one observation, and the action that led to it, to stream i."""
         if applied is not None:
             self._executed[i].append(np.asarray(applied))
-            while self._needed and len(self._executed[i]) > self._needed:
+            while self._reach and len(self._executed[i]) > self._reach:
                 self._executed[i].popleft()
         self.inner.observe_stream(i, obs, applied)
 
     def plan_streams(self, indices: Sequence[int], ask: Ask = Ask()) -> list[Chunk]:
         """Returns one chunk a stream; `samples` are all draws that were compared, the chosen one first.
 
-        Before as many actions have been executed as the predicted past reaches back, the plan is the plain one.
+        Before as much has been executed as a comparison needs, the plan is the plain one.
         """
         if ask.draws > 1:
             raise BadInput("self-verification chooses among draws of its own and gives no draws to a monitor")
@@ -113,10 +116,11 @@ class Verified:
         return dict(zip(indices, self.inner.plan_streams(indices, replace(ask, draws=draws)), strict=True)) if indices else {}
 
     def _learn(self, chunk: Chunk) -> None:
-        """Notes how many executed actions a comparison needs, which the first plan of all tells."""
+        """Notes how far back the predicted past reaches, which the first plan of all tells."""
         if chunk.past is None:
             raise BadInput("self-verification needs a policy that predicts past actions (n_obs_steps or n_past_actions above 1)")
-        self._needed = chunk.past_stride * len(chunk.past)
+        self._reach = chunk.past_stride * len(chunk.past)
+        self._needed = chunk.past_stride * min(self.how.least or len(chunk.past), len(chunk.past))
 
     def _agree(self, chunk: Chunk) -> bool:
         assert chunk.samples is not None
@@ -127,13 +131,15 @@ class Verified:
         if chunk.samples is None or chunk.past_samples is None:  # K = 1
             return chunk
         executed = self._past(i, chunk)
-        order = np.argsort(disagreement(chunk.past_samples, executed, self._scale), kind="stable")
+        predicted = chunk.past_samples[:, -len(executed) :]
+        order = np.argsort(disagreement(predicted, executed, self._scale), kind="stable")
         samples, pasts = chunk.samples[order], chunk.past_samples[order]
         return replace(chunk, actions=samples[0], past=pasts[0], samples=samples, past_samples=pasts)
 
     def _past(self, i: int, chunk: Chunk) -> np.ndarray:
-        """Returns the executed actions (n_past, action) at the times of the predicted ones."""
+        """Returns the executed actions (n, action) at the times of the predicted ones, of the newest n that were executed."""
         assert chunk.past is not None
-        n, stride = len(chunk.past), chunk.past_stride if self.how.aligned else 1
+        executed, stride = self._executed[i], chunk.past_stride if self.how.aligned else 1
+        n = min(len(chunk.past), len(executed) // chunk.past_stride)
         # executed[-1] moved the body from tick-1 to tick; token j of the past is for tick - stride * (n - j)
-        return np.stack([self._executed[i][-stride * (n - j)] for j in range(n)])
+        return np.stack([executed[-stride * (n - j)] for j in range(n)])

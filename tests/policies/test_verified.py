@@ -80,6 +80,15 @@ def test_before_the_past_has_been_executed_nothing_is_selected_and_one_draw_is_m
     assert [draws for _, draws in inner.asked] == [1] * 6 + [2] * 3
 
 
+def test_a_part_of_the_past_is_enough_where_that_is_asked_for():
+    inner = Guesses([5.0, 0.0], n_past=3, stride=2)
+    policy = Verified(inner, Verification(draws=2, least=1), ONE)
+    policy.reset(0)
+    for k in range(9):
+        policy.observe({}, None if k == 0 else np.full(2, k - 1.0))
+        assert policy.plan().actions[0, 0] == (1 if k >= 2 else 0)
+
+
 def test_one_draw_is_the_plain_plan():
     inner, plain = Guesses([1.0, 0.0]), Guesses([1.0, 0.0])
     policy = Verified(inner, Verification(draws=1), ONE)
