@@ -35,11 +35,11 @@ def short(name: str, path: Path, **changes: object) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set with pictures, an encoder and a head on its embeddings, by the two commands a user gives."""
     folder = tmp_path_factory.mktemp("stages")
-    made = str(folder / "shell.zarr")
-    assert cli.main(["record", "shell", "--cameras", "img", *ENV, "--episodes", "4", "--out", made]) == 0
-    encoder = short("shell_image_diffusion_encoder", folder / "encoder.yaml")
+    made = str(folder / "twice.zarr")
+    assert cli.main(["record", "twice", "--cameras", "img", *ENV, "--episodes", "4", "--out", made]) == 0
+    encoder = short("twice_image_diffusion_encoder", folder / "encoder.yaml")
     where = {"encoder": str(folder / "encoder"), "encoder_config": str(encoder)}
-    head = short("shell_image_diffusion_ptp", folder / "head.yaml", **where)
+    head = short("twice_image_diffusion_ptp", folder / "head.yaml", **where)
     assert cli.main(["train", str(head), "--dataset.path", made, "--out", str(folder / "head"), *QUIET]) == 0
     return folder
 
@@ -49,18 +49,18 @@ def test_one_command_trains_the_encoder_caches_its_embeddings_and_trains_the_hea
     head = load_policy(trained / "head")
     encoder, own = embed.Frozen.load(trained / "encoder").weights, head.net.encoder.state_dict()
     assert head.net.config.n_obs_steps == 16 and all(torch.equal(own[key], value) for key, value in encoder.items())
-    assert len(list((trained / "shell.embeddings").glob("*.zarr"))) == 1
+    assert len(list((trained / "twice.embeddings").glob("*.zarr"))) == 1
 
 
 def test_the_second_stage_alone_finds_what_the_head_was_trained_on(trained: Path, capsys) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (trained / "shell.embeddings").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (trained / "twice.embeddings").rglob("*")}
     assert (
-        cli.main(["data", "embed", str(trained / "encoder"), str(trained / "shell.zarr"), "--json", str(trained / "e.json")]) == 0
+        cli.main(["data", "embed", str(trained / "encoder"), str(trained / "twice.zarr"), "--json", str(trained / "e.json")]) == 0
     )
-    steps = EpisodeSet.open(trained / "shell.zarr").n_steps
+    steps = EpisodeSet.open(trained / "twice.zarr").n_steps
     found = json.loads((trained / "e.json").read_text())
     assert (found["steps"], found["variants"], found["dim"]) == (steps, 1, 64)
-    assert before == {path: path.stat().st_mtime_ns for path in (trained / "shell.embeddings").rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in (trained / "twice.embeddings").rglob("*")}
     assert f"{steps} frames x 1 of width 64" in capsys.readouterr().out
 
 
@@ -70,14 +70,14 @@ def test_the_head_drives_with_pictures_and_verified_plans_alike_in_one_process_i
     there = evaluate(subject, Options(3, 50_000, workers=1, envs_per_worker=2, max_steps=150, verify=how))
     for a, b in zip(here.records, there.records, strict=True):
         np.testing.assert_allclose(a.actions[:140], b.actions[:140], atol=1e-3)
-    body = tasks.make("shell", {**subject.env, "cameras": ["img"]})
+    body = tasks.make("twice", {**subject.env, "cameras": ["img"]})
     alone = verified(load_policy(trained / "head"), how)
     outcome = rollout(body, alone, max_steps=150, seed=50_001)
     assert outcome.steps == here.rows[1]["steps"] and alone.draws_taken > outcome.steps // 8 + 1
 
 
 def test_what_is_recorded_says_what_rebuilds_its_body(trained: Path) -> None:
-    made = EpisodeSet.open(trained / "shell.zarr")
+    made = EpisodeSet.open(trained / "twice.zarr")
     assert dict(made.env) == {"memory_steps": 16, "image_size": 32, "cameras": ["img"]}
     assert made.keys["img"].shape == (32, 32, 3)
 
@@ -91,8 +91,8 @@ def test_what_is_recorded_says_what_rebuilds_its_body(trained: Path) -> None:
             ["eval", "{}/encoder", "--verify", "4", "--episodes", "1", "--videos", "0"],
             "needs a policy that predicts past actions",
         ),
-        (["train", "shell_image_diffusion_ptp", "--encoder", "", "--dataset.path", "{}/shell.zarr"], "want `encoder` too"),
-        (["data", "embed", "{}/nothing", "{}/shell.zarr"], "no such run folder"),
+        (["train", "twice_image_diffusion_ptp", "--encoder", "", "--dataset.path", "{}/twice.zarr"], "want `encoder` too"),
+        (["data", "embed", "{}/nothing", "{}/twice.zarr"], "no such run folder"),
     ],
 )
 def test_what_cannot_work_is_one_line(trained: Path, capsys, flags: list[str], said: str) -> None:

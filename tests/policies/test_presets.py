@@ -15,6 +15,7 @@ ARM = {"eef_pos": (3,), "eef_rot6d": (6,), "gripper": (1,)}
 SHAPES = {
     "pusht": {"state": (5,), "keypoint": (9, 2)},
     "shell": {"state": (6,)},
+    "twice": {"state": (3,)},
     "two_arm_lift": {f"{key}_{arm}": shape for key, shape in ARM.items() for arm in (0, 1)} | {"object": (27,)},
 }
 
@@ -25,7 +26,7 @@ def parameters(name: str) -> int:
     low = SHAPES.get(cfg.task, ARM | {"object": (9,), "joint_pos": (7,)})
     spec = Spec(
         obs={key: ArraySpec(shape) for key, shape in low.items() if key in cfg.policy.obs} | images,
-        action=ArraySpec((2,) if cfg.task in ("pusht", "shell") else (20,) if cfg.task == "two_arm_lift" else (10,)),
+        action=ArraySpec((2,) if cfg.task in ("pusht", "shell", "twice") else (20,) if cfg.task == "two_arm_lift" else (10,)),
         hz=10.0,
     )
     assert set(spec.obs) == set(cfg.policy.obs), f"{name}: {cfg.policy.obs}"
