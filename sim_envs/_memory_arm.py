@@ -225,9 +225,9 @@ class MemoryArm(ABC):
         """Ends the episode."""
         self.now.verdict = _SUCCESS if success else _WRONG
 
-    def hand_is_at(self, point: Point | np.ndarray, within: float) -> bool:
+    def hand_is_at(self, point: Point | np.ndarray, within: float, arm: int = 0) -> bool:
         """Returns whether the grip site is within that distance [m] of a point."""
-        return float(np.linalg.norm(self.eef_pose()[:3, 3] - point)) < within
+        return float(np.linalg.norm(self.eef_pose(arm)[:3, 3] - point)) < within
 
     def _still(self) -> Step:
         """Returns a tick in which nothing moves: the command is the pose held, the motors' commands are the last ones."""
@@ -237,14 +237,17 @@ class MemoryArm(ABC):
 
     def _held(self) -> np.ndarray:
         """Returns the action (action,) that asks for the pose of now."""
-        arm, hand = self.arms[0], self.eef_pose()
+        return np.concatenate([self._held_by(k) for k in range(len(self.arms))]).astype(np.float32)
+
+    def _held_by(self, k: int) -> np.ndarray:
+        arm, hand = self.arms[k], self.eef_pose(k)
         if self.config.action == "osc_delta":
             pose = np.zeros(6)
         elif self.config.action == "joint_abs":
             pose = self.data.qpos[arm.qpos]
         else:
             pose = np.concatenate([hand[:3, 3], geometry.rot6d_from_matrix(hand[:3, :3])])
-        return np.append(pose, arm.command).astype(np.float32)
+        return np.append(pose, arm.command)
 
     def _look(self) -> Obs:
         self._seen = self.inner.restore(self.inner.state())

@@ -19,8 +19,8 @@ def scripted(env: MemoryArm, phases: Sequence[Phase], rng: np.random.Generator) 
 
 
 def still(env: RobosuiteEnv) -> list[np.ndarray]:
-    """Returns the hand [(4, 4)] where it is."""
-    return [env.eef_pose()]
+    """Returns every hand [(4, 4)] where it is."""
+    return [env.eef_pose(k) for k in range(len(env.arms))]
 
 
 def wait_for_go(env: MemoryArm, grip: float) -> Phase:

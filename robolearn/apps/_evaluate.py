@@ -54,7 +54,9 @@ class Options:
         """The name of the result's folder: equal options, equal name."""
         extra = [f"_{key}{value}" for key, value in sorted(self.sampling.items())]
         extra += [f"_max{self.max_steps}"] if self.max_steps else []
-        extra += [f"_verified{self.verify.draws}"] if self.verify.draws > 1 else []
+        how = self.verify
+        tails = [f"_{name}{value:g}" for name, value in (("agree", how.agree), ("least", how.least)) if value]
+        extra += [f"_verified{how.draws}", *tails] if how.draws > 1 else []
         extra += [f"_{self.checkpoint}"] if self.checkpoint != "last" else []
         return f"{self.seed}_{self.episodes}" + "".join(extra)
 
@@ -165,6 +167,8 @@ def find(what: str, checkpoint: str = "last") -> Subject:
 
 def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], object] = lambda record: None) -> Evaluation:
     """Returns the finished evaluation of `subject`; `on_record` is told each episode as it ends."""
+    if subject.run is None and options.verify.draws > 1:
+        raise BadInput(f"eval: {subject.label} predicts no past actions to verify its plans with")
     if options.episodes < 1:
         raise BadInput(f"eval: want at least one episode, got {options.episodes}")
     began = time.monotonic()

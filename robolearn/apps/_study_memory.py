@@ -30,7 +30,7 @@ LEAST = 4  # positions of the past, 8 ticks apart, from which on plans are verif
 DRAWS = ("ptp", "ptp_verified_5", "ptp_verified", "ptp_verified_30")
 TRANSFORMER = tuple(f"{arm}+transformer" for arm in ("window_released", "window_clean", "ptp"))
 KNOWN = tuple(dict.fromkeys((*ARMS, *VERIFIED, *TRANSFORMER)))
-SLOTS = 16  # episodes walked at once where gradients go through whole ones
+SLOTS = 32  # episodes of a batch where gradients go through whole ones
 THROUGH = ("gru", "sega_bptt", "sega_ptp")
 
 
@@ -98,6 +98,11 @@ def demonstrations(plan: Plan, task: str) -> Path:
     if not path.exists() or EpisodeSet.open(path).n_episodes < plan.demos:
         job = record.Config(task=name, out=path, episodes=plan.demos, env_set=fields, resume=path.exists())
         record.run(job)
+    made = EpisodeSet.open(path)
+    rules, now = made.attrs.get("simulator", {}).get("planar"), tasks.make(name, env).versions().get("planar")  # type: ignore[attr-defined]
+    if made.n_episodes != plan.demos or rules != now:
+        found = f"{made.n_episodes} episodes under rules {rules}"
+        raise BadInput(f"{path}: holds {found}, want {plan.demos} under rules {now}; give another --out, or delete it")
     return path
 
 
@@ -128,6 +133,7 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
         "steps": [row["steps"] for row in done.rows],
         "score": [round(row["score"], 4) for row in done.rows],
         "first_seed": plan.eval_seed,
+        "demos": plan.demos,
         "chance": getattr(tasks.module(name), "CHANCE", None),
         "weights_sha256": subject.weights_sha256,
         "commit": git_state()[0],
@@ -160,7 +166,7 @@ def train(plan: Plan, cell: Cell) -> dict[str, Any]:
     chain = updates(dataset, cfg.policy.update_every) if cell.arm in THROUGH else cfg.chain
     cfg = dataclasses.replace(
         cfg,
-        dataset=dataclasses.replace(cfg.dataset, path=str(dataset.path)),
+        dataset=dataclasses.replace(cfg.dataset, path=str(dataset.path), filter="", max_episodes=0),
         out=str(run),
         seed=cell.seed,
         task=name,
@@ -172,6 +178,8 @@ def train(plan: Plan, cell: Cell) -> dict[str, Any]:
         device="cpu",
     )
     done = run / "trained.json"
+    if done.exists() and (was := json.loads(done.read_text())["train_steps"]) != cfg.steps:
+        raise BadInput(f"{run}: was trained for {was} steps, want {cfg.steps}; give another --out or the same --steps")
     if not done.exists():
         began = time.monotonic()
         cfg, spec = fit_task(cfg, dataset)
@@ -186,9 +194,8 @@ def train(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def updates(dataset: EpisodeSet, stride: int) -> int:
-    """Returns how many updates of a memory the longest episode has, rounded up to a multiple of 8."""
-    longest = int(np.diff(dataset.episode_ends, prepend=0).max())
-    return 8 * math.ceil(longest / stride / 8)
+    """Returns how many updates of a memory the longest episode has."""
+    return math.ceil(int(np.diff(dataset.episode_ends, prepend=0).max()) / stride)
 
 
 def rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -74,6 +74,8 @@ class Config:
         given = (self.verify, self.verify_agree, self.verify_least)
         if given[0] < 1 or min(given) < 0:
             raise ValueError("want verify >= 1, verify_agree >= 0 and verify_least >= 0, got {}, {} and {}".format(*given))
+        if self.verify == 1 and any(given[1:]):
+            raise ValueError("verify_agree and verify_least are about --verify, and that is 1: nothing is verified")
 
     @property
     def options(self) -> Options:

@@ -84,6 +84,9 @@ def run(cfg: Config) -> int:
     path = cfg.results / "cells.jsonl"
     cfg.results.mkdir(parents=True, exist_ok=True)
     done = grid.read_cells(path)
+    for cell in done.values():
+        if (len(cell["success"]), cell["first_seed"], cell.get("demos", cfg.demos)) != (cfg.episodes, cfg.eval_seed, cfg.demos):
+            raise BadInput(f"{path}: '{cell['cell']}' is of other episodes, seeds or demonstrations; give another --results")
     todo = [cell for cell in wanted if cell.name not in done]
     for task in dict.fromkeys(cell.task for cell in todo):
         grid.demonstrations(cfg.plan, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,19 +57,18 @@ def train_encoder(cfg: TrainConfig, dataset: EpisodeSet, spec: Spec) -> None:
 
     Half of such a training is resumed. Raises ConfigError where the config names no run to put it.
     """
-    from robolearn.training.logs import read_metrics
+    from robolearn.training import checkpoint
     from robolearn.training.trainer import train
 
     if not cfg.encoder:
         raise ConfigError("encoder_config: want `encoder` too, the run folder to train the encoder in")
     run = Path(cfg.encoder)
     first = settings.load(config.find(CONFIGS, cfg.encoder_config))
-    rows = read_metrics(run) if run.exists() else []
-    if any(row["step"] >= first.steps for row in rows):
+    started = (run / "checkpoints" / "last").exists()
+    if started and json.loads((checkpoint.resolve(run) / "state.json").read_text())["step"] >= first.steps:
         return
-    data = dataclasses.replace(
-        first.dataset, path=cfg.dataset.path, filter=cfg.dataset.filter, max_episodes=cfg.dataset.max_episodes
-    )
+    same = ("path", "filter", "val_filter", "val_ratio", "max_episodes")
+    data = dataclasses.replace(first.dataset, **{name: getattr(cfg.dataset, name) for name in same})
     where = dict(out=str(run), dataset=data, task=cfg.task, env=cfg.env, seed=cfg.seed, device=cfg.device, threads=cfg.threads)
     print(f"{run}: the encoder first ({cfg.encoder_config}, {first.steps} steps)", file=sys.stderr)
     train(dataclasses.replace(first, **where), dataset, spec, resume=run.exists())  # type: ignore[arg-type]

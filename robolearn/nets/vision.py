@@ -79,7 +79,7 @@ class ResNet18(nn.Module):
 
 
 class SmallTrunk(nn.Module):
-    """Four convolutions for CPUs: (N, 3, H, W) to (N, 8 * width, H / 8, W / 8); a 0.4 M trunk at width 16."""
+    """Four convolutions for CPUs: (N, 3, H, W) to (N, 8 * width, H / 8, W / 8); 0.24 M parameters at width 16."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()

@@ -108,8 +108,28 @@ class PolicyConfig:
                 f"horizon {self.horizon} is too short: {self.n_past} past and {self.execute} executed tokens "
                 f"need at least {self.n_past + self.execute}"
             )
-        if self.memory != "none" and self.execute % self.update_every:
+        if self.history_mixed and (self.history_stride == 1 or self.n_obs_steps < 3):
+            raise ValueError("history_mixed: wants history_stride above 1 and at least 3 observations")
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Raises ValueError where the memory's fields contradict each other, or say something of a memory that is not there."""
+        if self.memory == "none":
+            if self.memory_stride or self.memory_frozen:
+                raise ValueError("memory_stride and memory_frozen are about a memory, and memory is none; leave them out")
+            return
+        if self.execute % self.update_every:
             raise ValueError(f"memory_stride: want a divisor of execute ({self.execute}), got {self.memory_stride}")
+        if min(self.memory_width, self.memory_layers, self.memory_slots, self.memory_heads) < 1:
+            raise ValueError("memory_width, memory_layers, memory_slots and memory_heads: want at least 1")
+        if self.memory == "gru":
+            if self.memory_gate != "attention" or self.memory_keys != "before":
+                raise ValueError("memory_gate and memory_keys are SEGA's; a gru has none")
+        elif self.memory_width % self.memory_heads or self.obs_width not in (0, self.memory_width):
+            raise ValueError(
+                f"sega: want memory_width ({self.memory_width}) a multiple of memory_heads ({self.memory_heads}) and obs_width "
+                f"the same or 0, got {self.obs_width}"
+            )
 
     @property
     def n_past(self) -> int:
@@ -125,6 +145,11 @@ class PolicyConfig:
     def layout(self) -> Layout:
         """Which ticks the tokens stand for."""
         return Layout(self.n_obs_steps, self.horizon, self.n_past, self.history_stride, self.history_mixed)
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the MLP over each frame's features; 0: none. SEGA reads tokens of its own width."""
+        return self.obs_width or (self.memory_width if self.memory == "sega" else 0)
 
     @property
     def update_every(self) -> int:
@@ -184,14 +209,13 @@ class PolicyNet(nn.Module, ABC):
         self.config = config
         self.action_dim = math.prod(spec.action.shape)
         self.goal_keys = tuple(spec.goal)
-        width = config.obs_width or (config.memory_width if config.memory == "sega" else 0)
         self.encoder = ObsEncoder(
             {key: array.shape for key, array in spec.obs.items()},
             crop=(config.crop, config.crop) if config.crop else None,
             features=config.image_features,
             backbone=config.image_net,
             head=config.image_head,
-            width_out=width,
+            width_out=config.feature_width,
         )
         self.memory = make_memory(config, self.encoder.dim)
         goal_dim = sum(math.prod(array.shape) for array in spec.goal.values())

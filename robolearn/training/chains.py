@@ -20,12 +20,23 @@ class ChainOrder:
     """How chains are walked: `slots` at once, `length` windows each in one batch, `stride` ticks apart.
 
     reset_every: (least, most) updates after which a slot is reset although its chain goes on, drawn anew each time; 0: never.
+    whole: every batch begins new chains, so that no state and no gradient is cut but at a batch's end; what is left of a batch
+    after a chain's end begins the next one, whose rest is then left out.
     """
 
     slots: int
     length: int
     stride: int
     reset_every: tuple[int, int] = (0, 0)
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses an order that cannot be walked; ConfigError."""
+        if min(self.slots, self.length, self.stride) < 1:
+            raise ConfigError(f"chains: want at least one slot, window and tick, got {self}")
+        least, most = self.reset_every
+        if not (least, most) == (0, 0) and not 1 <= least <= most:
+            raise ConfigError(f"reset_every: want 1 <= least <= most, or 0, 0 for never, got {least}, {most}")
 
 
 @dataclass
@@ -48,9 +59,9 @@ class Chains:
     _made: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Refuses an order that cannot be walked."""
-        if min(self.order.slots, self.order.length, self.order.stride) < 1 or not self.episodes:
-            raise ConfigError(f"chains: want at least one episode, slot, window and tick, got {self.order}")
+        """Refuses to walk along nothing."""
+        if not self.episodes:
+            raise ConfigError("chains: want at least one episode to walk along, got none")
         self._begin()
 
     def _begin(self) -> None:
@@ -83,7 +94,7 @@ class Chains:
         resets = np.zeros((self.order.slots, self.order.length), bool)
         for s, slot in enumerate(self._slots):
             for k in range(self.order.length):
-                if slot.at >= slot.end:
+                if slot.at >= slot.end or (self.order.whole and k == 0):
                     slot.at, slot.end = next(self._dealer)
                     resets[s, k] = True
                 elif slot.limit and slot.since >= slot.limit:

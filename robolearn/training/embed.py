@@ -25,11 +25,13 @@ from robolearn.data.normalize import Normalizer
 from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import load_key
 from robolearn.errors import ConfigError
-from robolearn.policies._base import EMBEDDING, PolicyNet
+from robolearn.policies._base import EMBEDDING, PolicyConfig, PolicyNet
 from robolearn.training import checkpoint
 from robolearn.training.settings import TrainConfig
 
 _ROWS = 256  # frames encoded at once
+_FAR = 1.5  # a normalised action beyond this is of another set
+_SAME = ("crop", "image_net", "image_head", "image_features")  # that make an encoder what it is
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Frozen:
     weights: dict[str, Tensor]
     normalizer: Normalizer
     folder: Path
+    policy: PolicyConfig | None = None  # of the run it comes from
+    spec: Spec | None = None
 
     @classmethod
     def load(cls, run: str | Path) -> Frozen:
@@ -48,7 +52,9 @@ class Frozen:
         mine = {key.removeprefix("net.encoder."): value for key, value in kept.items() if key.startswith("net.encoder.")}
         if not mine:
             raise ConfigError(f"encoder {folder}: its encoder has no weights: observations without pictures need no embedding")
-        return cls(mine, Normalizer.from_json(json.loads((folder / "stats.json").read_text())), folder)
+        normalizer = Normalizer.from_json(json.loads((folder / "stats.json").read_text()))
+        spec = Spec.from_json(json.loads((folder / "spec.json").read_text()))
+        return cls(mine, normalizer, folder, checkpoint.read_config(folder).policy, spec)
 
     @property
     def sha256(self) -> str:
@@ -62,6 +68,25 @@ class Frozen:
     def normalizer_sha256(self) -> str:
         """The fingerprint of the normalizer."""
         return hashlib.sha256(json.dumps(self.normalizer.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def is_in(self, net: PolicyNet) -> bool:
+        """Returns whether a net's encoder has these weights."""
+        own = net.encoder.state_dict()
+        return all(torch.equal(own[name].cpu(), value) for name, value in self.weights.items())
+
+    def require(self, policy: PolicyConfig, spec: Spec) -> None:
+        """Raises ConfigError unless a head with this config and spec reads and gives what the encoder's run did."""
+        if self.policy is None or self.spec is None:
+            return
+        pairs = {name: (getattr(self.policy, name), getattr(policy, name)) for name in _SAME}
+        pairs |= {
+            "obs": (tuple(self.spec.obs), tuple(spec.obs)),
+            "the action's shape": (self.spec.action.shape, spec.action.shape),
+            "obs_width": (self.policy.feature_width, policy.feature_width),
+        }
+        for name, (there, here) in pairs.items():
+            if there != here:
+                raise ConfigError(f"encoder {self.folder}: was trained with {name} {there}, this policy has {here}; use the same")
 
     def install(self, net: PolicyNet) -> None:
         """Puts the weights into a net's encoder and freezes them; ConfigError where the encoder has another shape."""
@@ -86,6 +111,8 @@ def frames(cfg: TrainConfig, frozen: Frozen, dataset: EpisodeSet, spec: Spec, de
     """
     if unknown := [key for key in (*spec.obs, *spec.goal, "action") if key not in dataset.keys]:
         raise ConfigError(f"{dataset.path}: no key '{unknown[0]}', which encoder {frozen.folder} reads")
+    frozen.require(cfg.policy, spec)
+    _require_range(frozen, dataset)
     net = checkpoint.make_net(cfg, spec).to(device)
     frozen.install(net)
     facts = embeddings.Facts(
@@ -100,6 +127,16 @@ def frames(cfg: TrainConfig, frozen: Frozen, dataset: EpisodeSet, spec: Spec, de
     if cfg.rebuild_cache or not path.exists():
         embeddings.write(path, dataset, facts, encode(cfg, frozen, net, dataset, spec))
     return {EMBEDDING: embeddings.read(path, dataset, facts)}
+
+
+def _require_range(frozen: Frozen, dataset: EpisodeSet) -> None:
+    """Raises ConfigError where the set's actions lie far outside of what the encoder's normalizer was fitted on."""
+    largest = float(np.abs(frozen.normalizer.normalize("action", dataset.read("action"))).max())
+    if frozen.normalizer.modes["action"] == "minmax" and largest > _FAR:
+        raise ConfigError(
+            f"encoder {frozen.folder}: its normalizer makes actions up to {largest:.1f} of those of {dataset.path}, "
+            "want -1 to 1; train the encoder on this set"
+        )
 
 
 def encode(cfg: TrainConfig, frozen: Frozen, net: PolicyNet, dataset: EpisodeSet, spec: Spec) -> Iterator[np.ndarray]:

@@ -187,6 +187,8 @@ def chunk_ratio(expert: Tensor, policy: Tensor) -> float:
         left = after - inputs @ torch.linalg.lstsq(inputs, after, driver="gelsd").solution
         return float(left.square().mean())
 
+    if not bool(torch.isfinite(policy).all()):
+        return float("nan")
     theirs = error(policy.cpu())
     return error(expert.cpu()) / theirs if theirs > 1e-12 else float("nan")
 

@@ -59,7 +59,7 @@ class TrainConfig:
     lr: float = 5e-4
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-6
-    """Of matrices; biases, norms and learned positions do not decay."""
+    """Of matrices; biases, norms and the learned positions of transformer and SEGA do not decay."""
     encoder_weight_decay: float = -1.0
     """Of the observation encoder's matrices; negative: as weight_decay."""
     warmup: int = 200
@@ -70,6 +70,8 @@ class TrainConfig:
     """With a memory: windows of an episode through which gradients flow before the state is cut off; divides batch_size."""
     reset_every: tuple[int, int] = (0, 0)
     """With a memory: also reset it after so many updates, drawn from least..most (released: 40, 40); 0, 0: never."""
+    whole_chains: bool = False
+    """With a memory: begin episodes anew in every batch, so that a `chain` as long as an episode is never cut."""
     encoder: str = ""
     """A run whose frozen observation encoder and normalizer are used; its embeddings are cached beside the dataset."""
     encoder_config: str = ""

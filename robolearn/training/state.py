@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robolearn.core import Spec
 from robolearn.data.windows import Windows
+from robolearn.errors import CheckpointError
 from robolearn.policies._base import PolicyNet
 from robolearn.training import checkpoint
 from robolearn.training.chains import ChainOrder, Chains
@@ -100,8 +101,8 @@ class State:
     def snapshot(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Returns everything that a resumed run needs, as tensors and plain values."""
         kept = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            kept |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        for name, p in self.net.named_parameters():
+            kept |= {f"moments.{name}:{what}": torch.as_tensor(value) for what, value in self.optimizer.state[p].items()}
         kept |= {"rng.torch": torch.get_rng_state(), "rng.loss": self.generator.get_state()}
         if self.generator.device.type == "cuda":
             kept["rng.cuda"] = torch.cuda.get_rng_state(self.generator.device)
@@ -111,24 +112,35 @@ class State:
         progress = {"step": step, "loader": self.loader.state(), "schedule": self.schedule.last_epoch}
         return kept, progress | {"ema_steps": self.ema.optimization_step if self.ema else 0}
 
+    def _by_name(self, by_number: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns moments as they are kept now, of a checkpoint that numbers them: all matrices first, then all vectors."""
+        named = [(name, p) for name, p in self.net.named_parameters() if p.requires_grad]
+        order = [name for name, p in named if p.ndim >= 2] + [name for name, p in named if p.ndim < 2]
+        parts = {key: key.split(".", 1) for key in by_number}
+        return {f"{order[int(i)]}:{what}": by_number[key] for key, (i, what) in parts.items()}
+
+    def _put_moments(self, kept: Mapping[str, Tensor], folder: Path) -> None:
+        parameters, state = dict(self.net.named_parameters()), self.optimizer.state
+        for key, value in kept.items():
+            name, what = key.rsplit(":", 1)
+            if name not in parameters or (value.ndim and value.shape != parameters[name].shape):
+                raise CheckpointError(f"{folder}: the optimiser's '{key}' is {tuple(value.shape)}, which no weight here has")
+            state[parameters[name]][what] = value.to(parameters[name].device) if value.ndim else value
+
     def restore(self, folder: Path) -> int:
         """Puts everything of `snapshot` back from a checkpoint folder and returns the step."""
-        kept: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "rng": {}, "ema": {}, "memory": {}}
+        kept: dict[str, dict[str, Tensor]] = {"net": {}, "moments": {}, "optimizer": {}, "rng": {}, "ema": {}, "memory": {}}
         for key, value in checkpoint.read_tensors(folder / "state.safetensors").items():
             kind, name = key.split(".", 1)
             kept[kind][name] = value
         progress = json.loads((folder / "state.json").read_text())
         checkpoint.load_weights(self.net, kept["net"], folder)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in kept["optimizer"].items():
-            i, name = key.split(".", 1)
-            moments.setdefault(int(i), {})[name] = value
         schedule = self.schedule
         schedule.last_epoch = progress["schedule"]
         for group, base, factor in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
             group["lr"] = base * factor(progress["schedule"])
         schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self._put_moments(kept["moments"] or self._by_name(kept["optimizer"]), folder)
         if self.ema is not None:
             self.ema.shadow_params = [kept["ema"][str(i)].to(p.device) for i, p in enumerate(self.net.parameters())]
             self.ema.optimization_step = progress["ema_steps"]
@@ -145,7 +157,7 @@ def make_chains(cfg: TrainConfig, windows: Windows) -> Chains | None:
     """Returns the walk along episodes that the config's memory is trained on; None without a memory."""
     if cfg.policy.memory == "none":
         return None
-    order = ChainOrder(cfg.batch_size // cfg.chain, cfg.chain, cfg.policy.update_every, cfg.reset_every)
+    order = ChainOrder(cfg.batch_size // cfg.chain, cfg.chain, cfg.policy.update_every, cfg.reset_every, cfg.whole_chains)
     return Chains(windows.chains(), order, cfg.seed)
 
 

@@ -41,7 +41,18 @@ from robolearn.training.meter import Meter, shown
 from robolearn.training.settings import TrainConfig
 from robolearn.training.state import State
 
-_MAY_CHANGE = {"steps", "log_every", "val_every", "save_every", "keep_best", "tensorboard", "wandb", "threads", "device"}
+_MAY_CHANGE = {
+    "rebuild_cache",
+    "steps",
+    "log_every",
+    "val_every",
+    "save_every",
+    "keep_best",
+    "tensorboard",
+    "wandb",
+    "threads",
+    "device",
+}
 _VAL_WINDOWS = 256
 
 
@@ -79,6 +90,8 @@ def train(
     state = State.begin(cfg, spec, windows, device, frozen.install if frozen else None)
     net, scale = state.net, Scale(normalizer, spec, device)
     first = state.restore(checkpoint.resolve(run)) if resume and (run / "checkpoints" / "last").exists() else 0
+    if frozen and first and not frozen.is_in(net):
+        raise ConfigError(f"{run}: its encoder is not that of {cfg.encoder} any more; start a new --out")
     parts, rows = world * cfg.accumulate, cfg.batch_size // world // cfg.accumulate
     if cfg.precision == "auto":
         chosen = pick_precision(net, scale(_first_rows(windows, rows)), device, cfg.steps, run, main)
@@ -170,10 +183,20 @@ def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
 
 
 def settled(cfg: TrainConfig, world: int) -> TrainConfig:
-    """Returns the config with its memory stride said in numbers; ConfigError where a batch does not divide as it must."""
+    """Returns the config with its memory stride said in numbers; ConfigError where a batch does not divide as it must, or where
+    something is set that nothing reads.
+    """
+    if not cfg.encoder and (cfg.cache_crops or cfg.rebuild_cache):
+        raise ConfigError(
+            "cache_crops and rebuild_cache are about the embeddings of `encoder`, and there is none; leave them out"
+        )
+    if cfg.encoder and (cfg.cache_crops < 0 or cfg.dataset.normalize):
+        raise ConfigError("with `encoder`: want cache_crops >= 0, and no dataset.normalize: the encoder's normalizer is used")
     if cfg.batch_size % (world * cfg.accumulate):
         raise ConfigError(f"batch_size {cfg.batch_size} does not divide by {world} processes x {cfg.accumulate} parts")
     if cfg.policy.memory == "none":
+        if (cfg.chain, tuple(cfg.reset_every), cfg.whole_chains) != (1, (0, 0), False):
+            raise ConfigError("chain, reset_every and whole_chains are about a memory, and policy.memory is none; leave them out")
         return cfg
     if cfg.chain < 1 or cfg.batch_size % (cfg.chain * cfg.accumulate):
         raise ConfigError(f"batch_size {cfg.batch_size} does not divide by chains of {cfg.chain} x {cfg.accumulate} parts")
@@ -234,7 +257,8 @@ class Scale:
         }
 
     def __call__(self, raw: Mapping[str, Any]) -> Batch:
-        obs = {key: self._one(key, value) for key, value in raw["obs"].items() if key not in self.spec.goal}
+        wanted = [key for key in raw["obs"] if key in self.spec.obs or key not in self.spec.goal]
+        obs = {key: self._one(key, raw["obs"][key]) for key in wanted}
         goal = {key: self._one(key, raw["obs"][key])[:, -1] for key in self.spec.goal}
         reset = torch.as_tensor(raw["reset"]).to(self.device) if "reset" in raw else None
         return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset)

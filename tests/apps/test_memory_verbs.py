@@ -87,6 +87,8 @@ def test_what_is_recorded_says_what_rebuilds_its_body(trained: Path) -> None:
     [
         (["record", "shell", "--env-set", "memory_step=16", "--out", "{}/x.zarr"], "did you mean 'memory_steps'"),
         (["eval", "{}/head", "--verify", "0"], "want verify >= 1"),
+        (["eval", "{}/head", "--verify-least", "4"], "nothing is verified"),
+        (["eval", "expert:shell", "--verify", "4", "--episodes", "1"], "predicts no past actions"),
         (
             ["eval", "{}/encoder", "--verify", "4", "--episodes", "1", "--videos", "0"],
             "needs a policy that predicts past actions",

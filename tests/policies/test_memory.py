@@ -22,7 +22,7 @@ MEMORIES = ["sega", "gru"]
 
 def policy(memory: str, streams: int = 1, module=flow, **fields) -> Learned:
     torch.manual_seed(0)
-    shape = dict(n_obs_steps=2, horizon=8, execute=4, memory_stride=2)
+    shape = dict(n_obs_steps=2, horizon=8, execute=4, memory_stride=0 if memory == "none" else 2)
     net = module.Net(module.Config(memory=memory, **{**SMALL, **shape, **fields}), SPEC)
     with torch.no_grad():
         for p in net.parameters():

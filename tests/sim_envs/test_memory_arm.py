@@ -15,17 +15,21 @@ from robolearn.errors import ArrayMismatch, ConfigError
 from robolearn.rollout import rollout
 from sim_envs import _base as tasks
 from sim_envs import _memory_arm
-from sim_envs.tasks import cube_return, shell_arm, square_twice
+from sim_envs.tasks import cube_return, relay, square_twice
 
-NAMES = ("cube_return", "shell_arm", "square_twice")
+NAMES = ("cube_return", "relay", "shell_arm", "square_twice")
+SECOND = "relay, the second hold"
 MEMORY = 16
 every_task = pytest.mark.parametrize("name", NAMES)
+every_hold = pytest.mark.parametrize("name", (*NAMES, SECOND))
+every_cue = pytest.mark.parametrize("name", ("relay", "shell_arm"))
 
 
 @pytest.fixture(scope="module")
 def bodies() -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
-        yield {name: stack.enter_context(closing(tasks.make(name, {"memory_steps": MEMORY}))) for name in NAMES}
+        made = {name: stack.enter_context(closing(tasks.make(name, {"memory_steps": MEMORY}))) for name in NAMES}
+        yield {**made, SECOND: made["relay"]}
 
 
 class Episode:
@@ -53,12 +57,13 @@ class Episode:
         return self
 
     def to_hold(self) -> Episode:
-        """Goes on to the first observation of the next hold; that of the shell game begins as the cue goes out."""
-        if self.env.task == "shell_arm":
-            while self.env.now.tick < shell_arm.CUE_STEPS:
-                self.tick()
-            return self
-        return self.to(True).to(False)
+        """Goes on to the first observation of the next hold; the first one after a cue begins as the cue goes out."""
+        cue_steps = getattr(tasks.module(self.env.task), "CUE_STEPS", 0)
+        if self.env.now.tick >= cue_steps:
+            return self.to(True).to(False)
+        while self.env.now.tick < cue_steps:
+            self.tick()
+        return self
 
     def rest(self) -> np.ndarray:
         """Plays to the end; returns the actions asked from here on."""
@@ -77,11 +82,23 @@ def of_fact(env: Any, fact: int) -> int:
     raise AssertionError(f"no seed below 100 has fact {fact}")
 
 
+def at_hold(env: Any, name: str, fact: int) -> Episode:
+    """Returns an episode of that fact at the first observation of the hold that is meant by `name`."""
+    episode = Episode(env, of_fact(env, fact)).to_hold()
+    return episode.to_hold() if name == SECOND else episode
+
+
 def wild(env: Any, n: int, seed: int = 0) -> np.ndarray:
-    """Returns actions that move the hand and its fingers about."""
+    """Returns actions that move all hands and their fingers about."""
     rng = np.random.default_rng(seed)
-    hand = np.concatenate([env.eef_pose()[:3, 3], env.eef_pose()[0, :3], env.eef_pose()[1, :3], [0.0]])
-    return (hand + rng.uniform(-0.1, 0.1, (n, 10))).astype(np.float32)
+    hands = [env.eef_pose(k) for k in range(len(env.arms))]
+    still = np.concatenate([[*hand[:3, 3], *hand[0, :3], *hand[1, :3], 0.0] for hand in hands])
+    return (still + rng.uniform(-0.1, 0.1, (n, len(still)))).astype(np.float32)
+
+
+def positions(obs: Obs) -> np.ndarray:
+    """Returns where every hand is seen (arms, 3) [m]."""
+    return np.stack([obs[key] for key in obs if key.startswith("eef_pos")])
 
 
 def assert_equal(a: list[Obs], b: list[Obs]) -> None:
@@ -99,7 +116,7 @@ def test_the_expert_solves_it(bodies: dict[str, Any], name: str, seed: int) -> N
     assert outcome.success and outcome.score == 1.0 and outcome.reason == "success"
 
 
-def holds(env: Any) -> list[tuple[int, np.ndarray]]:
+def holds(env: Any, name: str) -> list[tuple[int, np.ndarray]]:
     """Returns for every fact one body's state at the first observation of a hold, the first two holds of one square twice."""
     if env.task == "square_twice":
         episode = Episode(env, 3).to_hold()
@@ -108,29 +125,30 @@ def holds(env: Any) -> list[tuple[int, np.ndarray]]:
         return [(1, first), (2, env.state())]
     states = []
     for fact in range(tasks.module(env.task).N_FACTS):
-        Episode(env, of_fact(env, fact)).to_hold()
+        at_hold(env, name, fact)
         states.append((fact, env.state()))
     return states
 
 
 @pytest.fixture(scope="module")
 def held(bodies: dict[str, Any]) -> dict[str, list[tuple[int, np.ndarray]]]:
-    return {name: holds(env) for name, env in bodies.items()}
+    return {name: holds(env, name) for name, env in bodies.items()}
 
 
 Held = dict[str, list[tuple[int, np.ndarray]]]
 
 
-@every_task
+@every_hold
 def test_from_the_hold_on_nothing_seen_or_applied_tells_the_fact(bodies: dict[str, Any], held: Held, name: str) -> None:
     env, plays = bodies[name], []
     for fact, state in held[name]:
         seen = [env.restore(state)]
-        assert tasks.module(name).fact(env) == fact
+        assert tasks.module(env.task).fact(env) == fact
         steps = [env.step(action) for action in wild(env, MEMORY + 12)]
         plays.append((seen + [step.obs for step in steps], steps))
     (first, first_steps), *others = plays
-    assert np.ptp([obs["eef_pos"] for obs in first[MEMORY:]], axis=0).max() > 0.01, "nothing moved after the go"
+    moved = np.ptp([positions(obs) for obs in first[MEMORY:]], axis=0).max(axis=1)
+    assert (moved > 0.01).all(), "a hand did not move after the go"
     for seen, steps in others:
         assert_equal(first, seen)
         for a, b in zip(first_steps, steps, strict=True):
@@ -138,7 +156,7 @@ def test_from_the_hold_on_nothing_seen_or_applied_tells_the_fact(bodies: dict[st
             np.testing.assert_array_equal(a.sent, b.sent)
 
 
-@every_task
+@every_hold
 def test_while_the_scene_holds_commands_move_nothing_and_the_pose_held_is_what_was_applied(
     bodies: dict[str, Any], held: Held, name: str
 ) -> None:
@@ -147,11 +165,12 @@ def test_while_the_scene_holds_commands_move_nothing_and_the_pose_held_is_what_w
     for action in wild(env, MEMORY - 1):
         step = env.step(action)
         assert_equal([first], [step.obs])
-        np.testing.assert_allclose(step.filtered[:3], first["eef_pos"], atol=1e-6)
+        applied = step.filtered.reshape(len(env.arms), -1)[:, :3]
+        np.testing.assert_allclose(applied, positions(first), atol=1e-6)
         assert not step.terminated
 
 
-@every_task
+@every_hold
 def test_the_go_comes_memory_steps_observations_after_the_hold_began(name: str, bodies: dict[str, Any], held: Held) -> None:
     env = bodies[name]
     for _, state in held[name]:
@@ -159,7 +178,7 @@ def test_the_go_comes_memory_steps_observations_after_the_hold_began(name: str, 
         assert [float(go[0]) for go in dark] == [0.0] * MEMORY + [1.0]
 
 
-@every_task
+@every_hold
 def test_a_restore_in_the_middle_of_a_hold_continues_bit_equal_in_a_fresh_body(
     bodies: dict[str, Any], held: Held, name: str
 ) -> None:
@@ -172,14 +191,14 @@ def test_a_restore_in_the_middle_of_a_hold_continues_bit_equal_in_a_fresh_body(
         middle = env.state()
         rest = [env.step(action).obs for action in actions[5:]]
         end = env.state()
-        with closing(tasks.make(name, {"memory_steps": MEMORY})) as fresh:
+        with closing(tasks.make(env.task, {"memory_steps": MEMORY})) as fresh:
             assert_equal([obs], [fresh.restore(middle)])
-            assert tasks.module(name).fact(fresh) == fact
+            assert tasks.module(env.task).fact(fresh) == fact
             assert_equal(rest, [fresh.step(action).obs for action in actions[5:]])
             np.testing.assert_array_equal(fresh.state(), end)
 
 
-@every_task
+@every_hold
 def test_the_same_actions_are_right_for_one_fact_and_wrong_for_all_others(bodies: dict[str, Any], held: Held, name: str) -> None:
     """That is what chance is: a mind that cannot tell the facts apart does the same in all of them."""
     env, wrong = bodies[name], 0
@@ -189,7 +208,7 @@ def test_the_same_actions_are_right_for_one_fact_and_wrong_for_all_others(bodies
         episode.to_hold()
         after = {1: np.stack(episode.asked[lifting:]), 2: episode.rest()}
     else:
-        after = {fact: Episode(env, of_fact(env, fact)).to_hold().rest() for fact, _ in held[name]}
+        after = {fact: at_hold(env, name, fact).rest() for fact, _ in held[name]}
     for fact, state in held[name]:
         for other, actions in after.items():
             env.restore(state)
@@ -206,32 +225,49 @@ def test_the_same_actions_are_right_for_one_fact_and_wrong_for_all_others(bodies
     assert wrong == len(after) * (len(after) - 1)
 
 
-def test_the_cue_of_the_shell_game_is_seen_for_eight_observations_and_no_longer(bodies: dict[str, Any]) -> None:
-    env, cues = bodies["shell_arm"], []
-    for fact in range(shell_arm.N_FACTS):
+@every_cue
+def test_the_cue_is_seen_for_eight_observations_and_no_longer(bodies: dict[str, Any], name: str) -> None:
+    env, cues = bodies[name], []
+    for fact in range(3):
         seen = [env.reset(of_fact(env, fact)), *(env.step(action).obs for action in wild(env, 12))]
         cues.append(np.array([obs["cue"] for obs in seen]))
         assert (cues[-1][:8] == np.eye(3)[fact]).all()
         assert not cues[-1][8:].any()
-    assert len({cue.tobytes() for cue in cues}) == shell_arm.N_FACTS
+    assert len({cue.tobytes() for cue in cues}) == 3
 
 
-def test_pictures_show_the_cue_and_the_go_and_nothing_else_of_the_fact() -> None:
+@every_cue
+def test_pictures_show_the_cue_and_the_go_and_nothing_else_of_the_fact(name: str) -> None:
     with ExitStack() as stack:
-        env: Any = stack.enter_context(closing(tasks.make("shell_arm", {"memory_steps": 1, "cameras": ["agentview"]})))
+        env: Any = stack.enter_context(closing(tasks.make(name, {"memory_steps": 1, "cameras": ["agentview"]})))
+        cue_steps = tasks.module(name).CUE_STEPS
         lit, still = [], wild(env, 1)[0]
-        for fact in range(shell_arm.N_FACTS):
+        for fact in range(3):
             env.reset(0)
             lit.append([env.with_fact(fact)["agentview_image"]])
-            for _ in range(shell_arm.CUE_STEPS + 1):
+            for _ in range(cue_steps + 1):
                 lit[-1].append(env.step(still).obs["agentview_image"])
-            np.testing.assert_array_equal(lit[-1][0], lit[-1][shell_arm.CUE_STEPS - 1])
+            np.testing.assert_array_equal(lit[-1][0], lit[-1][cue_steps - 1])
     first, *others = lit
     for pictures in others:
         assert np.abs(first[0].astype(int) - pictures[0]).max() > 50, "the cue cannot be seen"
-        np.testing.assert_array_equal(first[shell_arm.CUE_STEPS :], pictures[shell_arm.CUE_STEPS :])
+        np.testing.assert_array_equal(first[cue_steps:], pictures[cue_steps:])
     dark, go = first[-2:]
     assert np.abs(dark.astype(int) - go).max() > 50, "the go cannot be seen"
+
+
+def test_the_relay_goes_from_the_first_arm_to_the_second_and_in_no_other_order(bodies: dict[str, Any], held: Held) -> None:
+    env = bodies["relay"]
+    episode = at_hold(env, SECOND, 0)
+    touched = [bool(obs["handed"][0]) for obs in episode.seen].index(True)
+    assert np.linalg.norm(episode.seen[touched]["eef_pos_0"] - relay.HANDING) < relay.HANDED
+    assert all(obs["handed"][0] for obs in episode.seen[touched:])
+    for fact, state in held["relay"]:  # the second arm's way to a disc, before anything was handed over
+        actions = at_hold(env, SECOND, fact).rest()
+        env.restore(state)
+        steps = [env.step(action) for action in actions]
+        assert np.linalg.norm(steps[-1].obs["eef_pos_1"] - relay.PLACES[fact]) < 2 * relay.TOUCH
+        assert not any(step.terminated or step.obs["handed"][0] for step in steps)
 
 
 def test_a_cube_laid_on_its_disc_counts_after_the_go_only(bodies: dict[str, Any], held: Held) -> None:
@@ -284,7 +320,7 @@ def test_a_memory_of_no_ticks_is_refused() -> None:
 @every_task
 def test_max_steps_grows_with_the_memory(name: str) -> None:
     short, long = (tasks.configure(name, {"memory_steps": n}).max_steps for n in (16, 512))
-    assert long - short == 496 * (2 if name == "square_twice" else 1)
+    assert long - short == 496 * (2 if name in ("relay", "square_twice") else 1)
     assert tasks.configure(name, {"max_steps": 7}).max_steps == 7
 
 

@@ -53,7 +53,7 @@ def test_a_slot_stays_in_its_episode_and_every_episode_and_offset_is_dealt_befor
     pairs = {first + offset for first, count in EPISODES for offset in range(min(stride, count))}
     times = Counter(begins)
     assert set(times) <= pairs
-    assert max(times.values()) - min(times.get(p, 0) for p in pairs) <= 1 + slots
+    assert max(times.values()) - min(times.get(p, 0) for p in pairs) <= 1
 
 
 def test_a_slot_is_reset_at_least_as_often_as_it_is_told_to():
@@ -192,3 +192,20 @@ def test_forgetting_at_every_step_is_a_policy_without_memory_whose_layers_read_t
     _, context = net.remember(torch.randn(6, 4, 16), features, always)
     _, alone, _ = net.memory.sega(net.memory.sega.initial.expand(6, -1, -1), features, ~always)
     torch.testing.assert_close(context, alone)
+
+
+def test_whole_chains_begin_in_every_batch_and_are_never_cut_where_they_fit():
+    chains = Chains(EPISODES, ChainOrder(4, 9, 4, whole=True), 0)
+    for k in range(20):
+        windows, resets = chains.batch(k)
+        assert resets[:, 0].all()
+        for row, reset in zip(windows.reshape(resets.shape), resets, strict=True):
+            first, count = next((f, c) for f, c in EPISODES if f <= row[0] < f + c)
+            length = len(range(row[0], first + count, 4))
+            assert row[:length].tolist() == list(range(row[0], first + count, 4)) and not reset[1:length].any()
+
+
+@pytest.mark.parametrize("pair", [(5, 2), (5, 0), (-3, 4), (0, 3)])
+def test_impossible_limits_of_a_reset_are_refused(pair):
+    with pytest.raises(ConfigError, match="reset_every: want 1 <= least <= most"):
+        ChainOrder(1, 1, 1, pair)

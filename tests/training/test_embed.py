@@ -115,11 +115,58 @@ def test_a_stale_cache_is_refused_and_rebuilt_when_told_to(dataset, encoder, tmp
     trainer.train(dataclasses.replace(cfg, out=str(tmp_path / "b"), rebuild_cache=True), EpisodeSet.open(moved), SPEC)
 
 
-def test_another_encoder_than_the_policys_is_refused_in_one_line(dataset, encoder, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_features": 16}, "was trained with image_features 8, this policy has 16"),
+        ({"image_net": "resnet18"}, "was trained with image_net small, this policy has resnet18"),
+        ({"crop": 20}, "was trained with crop 28, this policy has 20"),
+        ({"obs": ("cam_image",)}, r"was trained with obs \('o', 'cam_image'\), this policy has \('cam_image',\)"),
+        ({"obs": ("cam_image", "o")}, "was trained with obs"),
+        ({"memory": "sega", "memory_width": 16}, "was trained with obs_width 0, this policy has 16"),
+    ],
+)
+def test_a_head_that_reads_otherwise_than_its_encoder_is_refused_in_one_line(dataset, encoder, tmp_path, changes, said):
     cfg = make_config(tmp_path / "a", encoder=str(encoder))
-    wide = dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, image_features=16))
-    with pytest.raises(ConfigError, match=r"encoder .*: '.*' is \(.*\), want \("):
-        trainer.train(wide, dataset, SPEC)
-    other = dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, image_net="resnet18"))
-    with pytest.raises(ConfigError, match="another encoder than this policy's"):
-        trainer.train(other, dataset, SPEC)
+    with pytest.raises(ConfigError, match=said):
+        trainer.train(dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, **changes)), dataset, SPEC)
+    assert not (tmp_path / "a").exists()
+
+
+def test_actions_far_outside_of_the_encoders_normalizer_are_refused(dataset, encoder, tmp_path):
+    far = EpisodeSet.create(tmp_path / "far.zarr", SPEC, task="", env={})
+    rows = dataset.episode(0)
+    far.append({**rows, "action": 10 * rows["action"]})
+    with pytest.raises(ConfigError, match=r"makes actions up to 1.*want -1 to 1; train the encoder on this set"):
+        trainer.train(make_config(tmp_path / "a", encoder=str(encoder)), EpisodeSet.open(far.path), SPEC)
+
+
+def test_a_head_is_not_resumed_on_another_encoder_of_the_same_name(dataset, tmp_path):
+    trainer.train(make_config(tmp_path / "encoder"), dataset, SPEC)
+    cfg = make_config(tmp_path / "head", n_obs=3, encoder=str(tmp_path / "encoder"))
+    trainer.train(cfg, dataset, SPEC)
+    trainer.train(make_config(tmp_path / "encoder", seed=5), dataset, SPEC, overwrite=True)
+    with pytest.raises(ConfigError, match=r"its encoder is not that of .* any more; start a new --out"):
+        trainer.train(dataclasses.replace(cfg, steps=8), dataset, SPEC, resume=True)
+
+
+def test_a_memory_learns_on_cached_frames(dataset, encoder, tmp_path):
+    cfg = make_config(tmp_path / "head", n_obs=2, encoder=str(encoder), chain=2)
+    cfg = dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, memory="gru", memory_width=8, memory_layers=1))
+    policy = checkpoint.load_policy(trainer.train(cfg, dataset, SPEC))
+    policy.reset(0)
+    policy.observe({key: dataset.episode(0)[key][0] for key in SPEC.obs}, None)
+    assert np.isfinite(policy.plan().actions).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cache_crops": 2}, "there is none; leave them out"),
+        ({"chain": 4}, "policy.memory is none; leave them out"),
+        ({"reset_every": (4, 4)}, "policy.memory is none; leave them out"),
+    ],
+)
+def test_what_nothing_would_read_is_refused(dataset, tmp_path, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        trainer.train(make_config(tmp_path / "a", **changes), dataset, SPEC)

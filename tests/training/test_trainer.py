@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from robolearn import config
 from robolearn.core import ArraySpec, Spec
@@ -92,6 +93,27 @@ def test_a_run_killed_between_checkpoints_resumes_bit_for_bit(dataset, tmp_path)
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_a_run_whose_moments_are_numbered_as_they_once_were_resumes_bit_for_bit(dataset, tmp_path):
+    """Until 2026-11-26 moments were kept by number: all matrices, learned positions among them, then all vectors."""
+    deep = dataclasses.replace(make_config(tmp_path).policy, denoiser="transformer", heads=2)
+    for name in ("whole", "parts"):
+        trainer.train(make_config(tmp_path / name, keep_best=9, policy=deep), dataset, SPEC)
+    folder = tmp_path / "parts" / "checkpoints" / "step_0000006"
+    checkpoint.point(tmp_path / "parts", "last", folder)
+    kept = checkpoint.read_tensors(folder / "state.safetensors")
+    named = list(checkpoint.load_policy(folder).net.named_parameters())
+    order = [name for name, p in named if p.ndim >= 2] + [name for name, p in named if p.ndim < 2]
+    order = [name.replace("denoiser.inner.", "denoiser.") for name in order]
+    old = {key: value for key, value in kept.items() if not key.startswith("moments.")}
+    for key in kept.keys() - old.keys():
+        name, what = key.removeprefix("moments.").rsplit(":", 1)
+        old[f"optimizer.{order.index(name)}.{what}"] = kept[key]
+    save_file(old, folder / "state.safetensors")
+    trainer.train(make_config(tmp_path / "parts", keep_best=9, policy=deep), dataset, SPEC, resume=True)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def _stop_at(method, step):
