@@ -14,6 +14,7 @@ from robolearn.data.normalize import Normalizer
 from robolearn.data.stats import Stats
 from robolearn.policies import diffusion, flow
 from robolearn.policies._learned import Learned
+from robolearn.policies._verified import Verification, Verified, disagreement
 
 SPEC = Spec(obs={"o": ArraySpec((3,))}, action=ArraySpec((2,)), hz=10, execute=4, memory_stride=2)
 SMALL = dict(memory_width=16, memory_slots=4, memory_layers=2, memory_heads=2, width=16, depth=1, steps=2)
@@ -137,3 +138,31 @@ def test_memory_and_past_tokens_go_together():
     see(p, range(5))
     chunk = p.plan(Ask(draws=2))
     assert chunk.past.shape == (5, 2) and chunk.actions.shape == (5, 2) and chunk.past_samples.shape == (2, 5, 2)
+
+
+def test_verification_with_one_draw_is_the_plain_plan_and_chooses_among_the_draws_otherwise():
+    def seen(p):
+        p.reset(4)
+        for k in range(7):
+            p.observe({"o": np.sin([k, 0.3 * k, 1]).astype(np.float32)}, None if k == 0 else np.zeros(2, np.float32))
+        return p
+
+    def make():
+        return policy("none", module=diffusion, n_obs_steps=3, horizon=8)
+
+    plain = seen(make())
+    one = seen(Verified(make(), Verification(draws=1), np.ones(2)))
+    one.plan()
+    np.testing.assert_array_equal(one.plan().actions, plain.plan().actions)
+    many = Verified(make(), Verification(draws=5), np.ones(2))
+    seen(many).plan()
+    chosen, drawn = seen(many).plan(), plain.plan(Ask(draws=5))
+    scores = disagreement(drawn.past_samples, np.zeros((2, 2)), np.ones(2))
+    np.testing.assert_allclose(chosen.actions, drawn.samples[int(scores.argmin())], atol=1e-5)
+
+
+def test_a_mixed_history_is_seen_at_its_ticks_when_driving():
+    p = policy("none", n_obs_steps=4, history_stride=3, history_mixed=True, horizon=8, n_past_actions=0)
+    p.reset(0)
+    see(p, range(9))
+    np.testing.assert_allclose([p.streams[0].history[place]["o"][0] for place in p._places], np.sin([2, 5, 8, 9]), atol=1e-6)

@@ -104,8 +104,16 @@ def test_the_score_does_not_care_about_the_order_of_draws_and_the_best_of_more_i
     scores = disagreement(predicted, executed, np.array([1.0, 3.0]))
     order = rng.permutation(40)
     np.testing.assert_array_equal(disagreement(predicted[order], executed, np.array([1.0, 3.0])), scores[order])
-    least = [scores[: k + 1].min() for k in range(40)]
-    assert (np.diff(least) <= 0).all()
+    chosen = []
+    for draws in range(2, 13):
+        policy = Verified(Guesses(np.random.default_rng(1).normal(size=12)), Verification(draws=draws), ONE)
+        drive(policy, 1)
+        policy.plan()
+        drive(policy, 12)
+        chunk = policy.plan()
+        past = np.array([[k, k] for k in (8, 9, 10)], float)
+        chosen.append(float(disagreement(chunk.past[None], past, ONE)[0]))
+    assert (np.diff(chosen) <= 0).all() and chosen[-1] < chosen[0]
     assert scores[3] == pytest.approx(np.mean(((predicted[3] - executed) * [1, 3]) ** 2))
 
 

@@ -209,3 +209,17 @@ def test_whole_chains_begin_in_every_batch_and_are_never_cut_where_they_fit():
 def test_impossible_limits_of_a_reset_are_refused(pair):
     with pytest.raises(ConfigError, match="reset_every: want 1 <= least <= most"):
         ChainOrder(1, 1, 1, pair)
+
+
+def test_validation_walks_whole_episodes_and_forgets_between_them(dataset, tmp_path):
+    cfg = make_config(tmp_path)
+    windows, _ = trainer.make_windows(cfg, dataset, SPEC)
+    batch = trainer._first_chains(windows, 4)
+    counts = [len(range(0, count, 4)) for _, count in windows.chains()]
+    begins = np.cumsum([0, *counts[:-1]])
+    assert batch["reset"].shape == (1, sum(counts)) and np.flatnonzero(batch["reset"][0]).tolist() == begins.tolist()
+
+
+def test_more_than_one_process_is_refused_for_a_memory(tmp_path):
+    with pytest.raises(ConfigError, match="trains in one process so far, got 2"):
+        trainer.settled(make_config(tmp_path), 2)
