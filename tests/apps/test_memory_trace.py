@@ -53,7 +53,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         demos.append(rows | {"sim_state": np.stack(kept.states[:-1])}, seed=seed)
     for name, policy in POLICIES.items():
         data = DatasetConfig(path=str(folder / "demos.zarr"), val_ratio=0)
-        cfg = TrainConfig(policy=policy, dataset=data, out=str(folder / name), steps=3, batch_size=8, chain=4, warmup=1)
+        chain = 1 if policy.memory == "none" else 4
+        cfg = TrainConfig(policy=policy, dataset=data, out=str(folder / name), steps=3, batch_size=8, chain=chain, warmup=1)
         cfg = dataclasses.replace(cfg, lr=1e-2, precision="fp32", tensorboard=False, device="cpu", threads=1)
         cfg, spec = fit_task(cfg, EpisodeSet.open(cfg.dataset.path))
         trainer.train(cfg, EpisodeSet.open(cfg.dataset.path), spec)
