@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -24,11 +25,12 @@ from robolearn.errors import BadInput
 
 HZ = 10.0
 SPEED = 0.15  # per tick
+FINISH = 0.2  # y of the line beyond which a hand has chosen: one that cannot decide crosses it somewhere, and is judged
 HOME = (0.0, -0.5)
 JITTER = 7  # [ticks], the longest addition to a wait
 LEG = 60  # [ticks] allowed from home to any place of the square, at a person's speed
 SLOWEST_CUE = 4  # [ticks]: the hand needs these from any start to home
-VERSION = "2"  # rises when equal seeds no longer give equal episodes
+VERSION = "3"  # rises when equal seeds no longer give equal episodes
 
 SWAY, KEEP = 0.025, 0.8  # of the expert's commands: standard deviation, correlation from tick to tick
 SLOW, FAST = 0.6, 1.0  # pace of the expert, of SPEED
@@ -39,6 +41,7 @@ _RUNNING, _SUCCESS, _WRONG = 0.0, 1.0, 2.0
 _PEOPLE = 384  # [px], side of the picture for people
 _SHIFT = 4  # cv2 takes 1/16 px
 _PAPER, _INK, _HAND = (245, 244, 240), (60, 60, 66), (52, 101, 164)
+_CHALK = (225, 222, 214)
 _GO, _DARK = (40, 170, 70), (150, 150, 150)
 _LIGHT = (0.0, 0.86, 0.09)  # x, y, radius of the go light
 
@@ -142,6 +145,7 @@ class Planar(ABC):
     shows: ClassVar[tuple[str, ...]] = ()  # names of what lies in `state` between the hand and the go light
     kinds: ClassVar[int] = 1  # facts an episode can begin with
     starts_free: ClassVar[bool] = False  # no cue: the light is on at once
+    finish_line: ClassVar[bool] = True  # a choice is made by crossing it
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -256,6 +260,12 @@ class Planar(ABC):
         """Returns whether the hand is on the disc of that `radius` about `place`."""
         return math.hypot(self.now.x - place[0], self.now.y - place[1]) <= radius
 
+    def choice(self, places: Sequence[Point]) -> int | None:
+        """Returns which of `places`, that lie beyond the finish line, the hand has chosen: the nearest in x as it crosses the line."""
+        if self.now.y < FINISH:
+            return None
+        return min(range(len(places)), key=lambda k: abs(self.now.x - places[k][0]))
+
     def finish(self, success: bool) -> None:
         """Ends the episode."""
         self.now.verdict = _SUCCESS if success else _WRONG
@@ -284,6 +294,8 @@ class Planar(ABC):
         """Returns the picture (size, size, 3) of a `state`: nothing else enters it."""
         shown = dict(zip(self.spec.obs["state"].names, state.tolist(), strict=True))
         canvas = Canvas(size)
+        if self.finish_line:
+            canvas.box(0.0, FINISH, 1.0, _CHALK, high=0.012)
         self.scenery(canvas, shown)
         canvas.disc(*_LIGHT, _GO if shown["go"] > 0.5 else _DARK)
         canvas.disc(*_LIGHT, _INK, line=0.02)

@@ -50,6 +50,7 @@ class Hold(_planar.Planar):
     task = "hold"
     shows = ("lamp",)
     kinds = N_FACTS
+    finish_line = False
 
     def extras(self) -> tuple[float, ...]:
         """Returns whether the lamp is lit."""

@@ -2,10 +2,10 @@
 
 The idea is that of the ALOHA task of *Learning Long-Context Diffusion Policies via Past-Token Prediction* (Torne et al., 2025).
 In the cue a cube lies between a left and a right pad, somewhere in the near part of one half; in the last ticks of the cue the
-scene carries it to the hand at home. After the wait the hand, with the cube, must enter the pad that was nearer; the first pad
-entered decides.
+scene carries it to the hand at home. After the wait the hand must take it to the pad that was nearer; the pad on whose side it
+crosses the finish line decides.
 
-CHANCE: at the go every observation is the same for both facts, which are equally likely, and one entry decides: 1/2.
+CHANCE: at the go every observation is the same for both facts, which are equally likely, and one crossing decides: 1/2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim_envs._planar import HOME, LEG, Canvas, Point, Walker
 CHANCE = 1 / 2
 N_FACTS = 2  # left, right
 PADS: tuple[Point, Point] = ((-0.7, 0.5), (0.7, 0.5))
-PAD_RADIUS = 0.28
+PAD_RADIUS = 0.28  # as drawn
 CARRY = 4  # [ticks] at the end of the cue in which the cube goes to the hand
 NEAR, FAR = 0.15, 0.5  # of the cube's place from the middle, along the line between the pads
 ACROSS = 0.2  # of the cube's place from that line, at most
@@ -54,10 +54,10 @@ class Nearer(_planar.Planar):
         return x + share * (HOME[0] - x), y + share * (HOME[1] - y)
 
     def arrived(self) -> None:
-        """Ends at the first pad."""
-        for side, pad in enumerate(PADS):
-            if self.on(pad, PAD_RADIUS):
-                self.finish(side == self.now.fact)
+        """Ends where the hand crosses the line."""
+        side = self.choice(PADS)
+        if side is not None:
+            self.finish(side == self.now.fact)
 
     def goal(self) -> Point:
         """Returns the pad that was nearer."""

@@ -22,7 +22,7 @@ CHANCE = 4 ** (-4 / 3)
 N_FACTS = 3  # scoops wanted: 1, 2, 3
 BOWL: Point = (-0.6, 0.4)
 DONE: Point = (0.6, 0.4)
-BOWL_RADIUS, DONE_RADIUS = 0.28, 0.28
+BOWL_RADIUS, DONE_RADIUS = 0.28, 0.28  # as drawn
 PAUSE = 2  # [ticks] at home after a scoop
 
 _BOWL, _RICE, _DONE, _SCREEN, _DOT = (120, 130, 150), (250, 250, 250), (170, 215, 170), (45, 48, 56), (250, 210, 60)
@@ -50,10 +50,10 @@ class Scoops(_planar.Planar):
 
     def arrived(self) -> None:
         """Counts a scoop and sends the hand home, or judges the end."""
-        now, wanted = self.now, self.now.fact + 1
-        if self.on(DONE, DONE_RADIUS):
+        now, wanted, where = self.now, self.now.fact + 1, self.choice((BOWL, DONE))
+        if where == 1:
             self.finish(now.count == wanted)
-        elif self.on(BOWL, BOWL_RADIUS):
+        elif where == 0:
             now.count += 1
             if now.count > wanted:
                 self.finish(False)

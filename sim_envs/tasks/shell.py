@@ -1,9 +1,9 @@
 """Shell: touch the cup under which a ball was shown, long after all three cups look alike again.
 
-The shell game without the shuffling. In the cue a ball is visible at one of three cups; after the wait the first cup that the
-hand touches decides.
+The shell game without the shuffling. In the cue a ball is visible at one of three cups; after the wait the cup
+nearest to where the hand crosses the finish line decides.
 
-CHANCE: at the go every observation is the same for all three facts, which are equally likely, and one touch decides: 1/3.
+CHANCE: at the go every observation is the same for all three facts, which are equally likely, and one crossing decides: 1/3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sim_envs._planar import LEG, Canvas, Point, Walker
 CHANCE = 1 / 3
 N_FACTS = 3  # left, middle, right
 CUPS: tuple[Point, ...] = ((-0.6, 0.4), (0.0, 0.4), (0.6, 0.4))
-CUP_RADIUS = 0.26
+CUP_RADIUS = 0.26  # as drawn
 
 _CUP, _RIM, _BALL = (222, 170, 90), (150, 105, 40), (204, 40, 40)
 
@@ -44,10 +44,10 @@ class Shell(_planar.Planar):
         return tuple(float(self.in_cue and cup == self.now.fact) for cup in range(len(CUPS)))
 
     def arrived(self) -> None:
-        """Ends at the first cup."""
-        for cup, place in enumerate(CUPS):
-            if self.on(place, CUP_RADIUS):
-                self.finish(cup == self.now.fact)
+        """Ends where the hand crosses the line."""
+        cup = self.choice(CUPS)
+        if cup is not None:
+            self.finish(cup == self.now.fact)
 
     def goal(self) -> Point:
         """Returns the cup with the ball."""

@@ -23,7 +23,7 @@ CHANCE = 1 / 4
 N_FACTS = 3  # entries so far: 0 (before the first), 1, 2
 HOLE: Point = (-0.6, 0.4)
 PARK: Point = (0.6, 0.4)
-HOLE_RADIUS, PARK_RADIUS = 0.26, 0.28
+HOLE_RADIUS, PARK_RADIUS = 0.26, 0.28  # as drawn
 WANTED = 2  # entries
 
 _PEG, _PLATE, _DEPTH, _BAY = (230, 190, 70), (170, 165, 160), (50, 50, 55), (150, 190, 225)
@@ -50,10 +50,10 @@ class Twice(_planar.Planar):
 
     def arrived(self) -> None:
         """Counts an entry and sends the hand home, or judges the parking."""
-        now = self.now
-        if self.on(PARK, PARK_RADIUS):
+        now, where = self.now, self.choice((HOLE, PARK))
+        if where == 1:
             self.finish(now.fact == WANTED)
-        elif self.on(HOLE, HOLE_RADIUS):
+        elif where == 0:
             jitter = now.next_jitter if now.fact else now.jitter
             now.fact += 1
             if now.fact > WANTED:
