@@ -261,7 +261,7 @@ class Planar(ABC):
         return math.hypot(self.now.x - place[0], self.now.y - place[1]) <= radius
 
     def choice(self, places: Sequence[Point]) -> int | None:
-        """Returns which of `places`, that lie beyond the finish line, the hand has chosen: the nearest in x as it crosses the line."""
+        """Returns which of `places` beyond the finish line the hand has chosen: the nearest in x as it crosses the line."""
         if self.now.y < FINISH:
             return None
         return min(range(len(places)), key=lambda k: abs(self.now.x - places[k][0]))

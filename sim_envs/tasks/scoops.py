@@ -2,7 +2,7 @@
 
 In the cue the display shows k = 1, 2 or 3. After the wait the hand may enter the bowl: a scoop, after which the scene takes it
 home and turns the light on again. After k scoops the hand must go to the done place; going there at another count, or one scoop
-too many, is wrong. The scoops done so far are hidden too.
+too many, is wrong. The scoops done so far are hidden too. To enter or to be done is to cross the finish line on that side.
 
 CHANCE: at every go everything observable is the same, for every k and after every scoop, so a policy without memory scoops with
 one probability q each time and succeeds with the mean over k of q^k (1 - q) = (q - q^4) / 3, largest at q = 4^(-1/3), where it

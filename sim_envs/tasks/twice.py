@@ -3,7 +3,7 @@
 The idea is that of the long-horizon square task of *Learning Long-Context Diffusion Policies via Past-Token Prediction* (Torne
 et al., 2025). There is no cue: the hand starts below home with the light on. At each of two entries the scene keeps the peg in
 the hole for `cue_steps` ticks, takes the hand home and holds it for the wait; then the light goes on. After the second the hand
-must park. Parking earlier, or a third entry, is wrong.
+must park. Parking earlier, or a third entry, is wrong. To enter or to park is to cross the finish line on that side.
 
 CHANCE: the start can be told from the rest (the hand is not at home), so the first entry is free. After the first and after the
 second entry everything observable is the same, so a policy without memory enters again with one probability q both times and
