@@ -1,4 +1,4 @@
-"""What the planar memory tasks share: a hand on the square [-1, 1]^2, a cue, a wait that tells nothing, a go light, an expert.
+"""What the planar memory tasks share: a hand on the square [-1, 1]^2, a cue, a wait that tells nothing, a go light.
 
     cue    the fact is visible for `cue_steps` observations; the scene takes the hand home
     wait   `memory_steps` + jitter (0..7) observations: hand at home, light off, the same numbers whatever the fact is
@@ -20,7 +20,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec, Step
+from robolearn.core import ArraySpec, Obs, Spec, Step
 from robolearn.errors import BadInput
 
 HZ = 10.0
@@ -31,11 +31,6 @@ JITTER = 7  # [ticks], the longest addition to a wait
 LEG = 60  # [ticks] allowed from home to any place of the square, at a person's speed
 SLOWEST_CUE = 4  # [ticks]: the hand needs these from any start to home
 VERSION = "3"  # rises when equal seeds no longer give equal episodes
-
-SWAY, KEEP = 0.025, 0.8  # of the expert's commands: standard deviation, correlation from tick to tick
-SLOW, FAST = 0.6, 1.0  # pace of the expert, of SPEED
-REACTION = (1, 10)  # [ticks] of the expert after a go, least and most
-BOW = 0.24  # how far, at most, the middle point that bends the expert's path lies aside
 
 _RUNNING, _SUCCESS, _WRONG = 0.0, 1.0, 2.0
 _PEOPLE = 384  # [px], side of the picture for people
@@ -302,76 +297,6 @@ class Planar(ABC):
         canvas.disc(shown["hand_x"], shown["hand_y"], 0.08, _HAND)
         canvas.disc(shown["hand_x"], shown["hand_y"], 0.08, _INK, line=0.02)
         return canvas.pixels
-
-
-class Walker:
-    """The scripted expert: waits at home and after each go walks a bent path to the task's goal, unsteadily, like a person.
-
-    It is privileged. What it draws for cue and wait does not depend on the fact: with equal seeds it commands the same there.
-    """
-
-    def __init__(self, env: Planar, rng: np.random.Generator) -> None:
-        self.env, self.spec = env, env.spec.select(("state",))
-        self._entropy = int(rng.integers(2**32))
-        self.reset()
-
-    def reset(self, seed: int | None = None) -> None:
-        """Starts an episode: draws its pace."""
-        self._rng = np.random.default_rng((self._entropy, seed or 0))
-        self._pace = SPEED * self._rng.uniform(SLOW, FAST)
-        self._sway_x, self._sway_y = (SWAY * self._rng.normal(size=2)).tolist()
-        self._tick = -1
-        self._aim: Point = HOME
-        self._goal: Point | None = None
-        self._path: tuple[Point, Point, Point] = (HOME, HOME, HOME)
-        self._share, self._length, self._delay = 0.0, 1.0, 0
-        self._command: Point = (0.0, 0.0)
-
-    def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        """Looks at the body (hidden facts too) and moves its aim one tick on."""
-        self._tick += 1
-        fresh = SWAY * math.sqrt(1 - KEEP**2) * self._rng.normal(size=2)
-        self._sway_x, self._sway_y = (KEEP * self._sway_x + float(fresh[0]), KEEP * self._sway_y + float(fresh[1]))
-        if self.env.free:
-            self._advance()
-        else:
-            self._aim, self._goal = HOME, None
-        hand = (self.env.now.x, self.env.now.y) if self.env.free else HOME
-        gap = (self._aim[0] + self._sway_x - hand[0], self._aim[1] + self._sway_y - hand[1])
-        scale = max(SPEED, math.hypot(*gap))
-        self._command = (gap[0] / scale, gap[1] / scale)
-
-    def plan(self, ask: Ask = Ask()) -> Chunk:
-        """Returns the action (1, 2) of this tick."""
-        return Chunk(np.array([self._command], np.float32), self._tick)
-
-    def _advance(self) -> None:
-        """Moves the aim one tick along the way to the goal."""
-        goal = self.env.goal()
-        if goal != self._goal:
-            self._depart(goal)
-        if self._delay > 0:
-            self._delay -= 1
-            return
-        self._share = min(1.0, self._share + self._pace / self._length)
-        self._aim = self._on_path(self._share)
-
-    def _depart(self, goal: Point) -> None:
-        """Chooses a quadratic Bezier curve from the hand to `goal`; a go is answered after a moment, a new goal at once."""
-        low, high = REACTION
-        self._delay = int(self._rng.integers(low, high + 1)) if self._goal is None else 0
-        start = self._aim = (self.env.now.x, self.env.now.y)
-        gap_x, gap_y = goal[0] - start[0], goal[1] - start[1]
-        gap = max(math.hypot(gap_x, gap_y), 1e-9)
-        aside = float(self._rng.uniform(-BOW, BOW))
-        middle = ((start[0] + goal[0]) / 2 - aside * gap_y / gap, (start[1] + goal[1]) / 2 + aside * gap_x / gap)
-        self._goal, self._path, self._share = goal, (start, middle, goal), 0.0
-        self._length = math.hypot(gap, 2 * aside)  # the curve's largest speed: no tick is longer than the pace
-
-    def _on_path(self, share: float) -> Point:
-        a, b, c = (1 - share) ** 2, 2 * share * (1 - share), share**2
-        start, middle, goal = self._path
-        return a * start[0] + b * middle[0] + c * goal[0], a * start[1] + b * middle[1] + c * goal[1]
 
 
 def ticks_home(place: Point) -> int:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_envs import _planar
-from sim_envs._planar import HOME, LEG, Canvas, Point, Walker
+from sim_envs._planar import HOME, LEG, Canvas, Point
+from sim_envs._planar_expert import Walker
 
 CHANCE = 1 / 2
 N_FACTS = 2  # left, right

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_envs import _planar
-from sim_envs._planar import LEG, Canvas, Point, Walker
+from sim_envs._planar import LEG, Canvas, Point
+from sim_envs._planar_expert import Walker
 
 CHANCE = 1 / 4
 N_FACTS = 3  # entries so far: 0 (before the first), 1, 2
