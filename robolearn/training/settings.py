@@ -59,7 +59,7 @@ class TrainConfig:
     lr: float = 5e-4
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-6
-    """Of matrices; biases, norms and the learned positions of transformer and SEGA do not decay."""
+    """Of the matrices of layers; biases, norms, learned positions and other learned tokens do not decay."""
     encoder_weight_decay: float = -1.0
     """Of the observation encoder's matrices; negative: as weight_decay."""
     warmup: int = 200

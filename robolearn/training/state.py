@@ -166,10 +166,10 @@ def groups(net: PolicyNet, weight_decay: float, encoder_weight_decay: float = -1
 
     encoder_weight_decay: of the observation encoder's matrices, negative: as the others.
     """
-    learned = {"initial", "position", "positions", "cond_positions"}  # tokens that are learned, not weights of a layer
+    tokens = ("initial", "position", "positions", "cond_positions", "style_position", "obs_position", "query", "summary", "token")
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
-    decays = [(name, p) for name, p in named if p.ndim >= 2 and name.rsplit(".", 1)[-1] not in learned]
-    rest = [p for name, p in named if p.ndim < 2 or name.rsplit(".", 1)[-1] in learned]
+    decays = [(name, p) for name, p in named if p.ndim >= 2 and name.rsplit(".", 1)[-1] not in tokens]
+    rest = [p for name, p in named if p.ndim < 2 or name.rsplit(".", 1)[-1] in tokens]
     apart = encoder_weight_decay >= 0
     out = [
         {"params": [p for name, p in decays if not (apart and name.startswith("encoder."))], "weight_decay": weight_decay},

@@ -81,7 +81,8 @@ def train(
 
     spec = policy_spec(cfg, spec)
     frozen = embed.Frozen.load(cfg.encoder) if cfg.encoder else None
-    frames = embed.frames(cfg, frozen, dataset, spec, device) if frozen else {}
+    with accelerator.main_process_first():  # the others find the cache it made
+        frames = embed.frames(cfg, frozen, dataset, spec, device) if frozen else {}
     windows, val_windows = make_windows(cfg, dataset, spec, mirror, frames)
     normalizer = frozen.normalizer if frozen else fit_normalizer(cfg, dataset, windows)
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
