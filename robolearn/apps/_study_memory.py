@@ -73,7 +73,6 @@ class Plan:
     eval_seed: int
     steps: int = 0  # 0: the arm's own
     threads: int = 1
-    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def parse(name: str) -> Cell:
@@ -92,8 +91,7 @@ def parse(name: str) -> Cell:
 def demonstrations(plan: Plan, task: str) -> Path:
     """Returns the set of the expert's episodes of a task, recorded where it is missing."""
     path = plan.out / f"{task}.zarr"
-    cell = Cell(task, "oracle", 0)
-    name, env = cell.env
+    name, env = Cell(task, "oracle", 0).env
     fields = tuple(f"{key}={value}" for key, value in env.items())
     if not path.exists() or EpisodeSet.open(path).n_episodes < plan.demos:
         job = record.Config(task=name, out=path, episodes=plan.demos, env_set=fields, resume=path.exists())

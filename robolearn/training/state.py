@@ -102,7 +102,7 @@ class State:
         """Returns everything that a resumed run needs, as tensors and plain values."""
         kept = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name, p in self.net.named_parameters():
-            kept |= {f"moments.{name}:{what}": torch.as_tensor(value) for what, value in self.optimizer.state[p].items()}
+            kept |= {f"moments.{name}:{what}": torch.as_tensor(value) for what, value in self.optimizer.state.get(p, {}).items()}
         kept |= {"rng.torch": torch.get_rng_state(), "rng.loss": self.generator.get_state()}
         if self.generator.device.type == "cuda":
             kept["rng.cuda"] = torch.cuda.get_rng_state(self.generator.device)
