@@ -23,7 +23,7 @@ import numpy as np
 from robolearn import geometry
 from robolearn.core import ArraySpec, Camera, Obs, Step
 from robolearn.errors import ArrayMismatch
-from sim_envs import _robosuite
+from sim_envs import _mujoco, _robosuite
 from sim_envs._robosuite import Body, RobosuiteEnv, Task
 
 VERSION = "1"  # rises when equal seeds no longer give equal episodes
@@ -220,6 +220,23 @@ class MemoryArm(ABC):
         now = self.data.time
         self._seen = self.inner.restore(state)
         self.data.time = now
+
+    def rest(self, unused: str, away: Point) -> np.ndarray:
+        """Returns the inner body's state (n,) at rest with all arms at home and the scene's `unused` thing hidden at `away`."""
+        self.model.geom_group[self.model.geom_bodyid == self.model.body(unused).id] = _mujoco.HIDDEN
+        self.inner.reset(0)
+        self.clear(unused, away)
+        for arm in self.arms:
+            self.data.qpos[arm.qpos] = arm.home
+        self.data.qvel[:] = 0.0
+        for arm in self.arms:
+            arm.reset(self.data)
+        self.inner.restore(self.inner.state())
+        return self.inner.state()
+
+    def clear(self, unused: str, away: Point) -> None:
+        """Lays a thing that has no part in the task down out of the way."""
+        thing_to(self.inner, unused, geometry.pose(list(away), np.eye(3)))
 
     def finish(self, success: bool) -> None:
         """Ends the episode."""

@@ -19,6 +19,7 @@ from robolearn.data.normalize import Normalizer
 from robolearn.errors import BadInput
 from robolearn.nets.replay import Replayed
 from robolearn.policies._base import PolicyNet
+from robolearn.policies._streams import Streams
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Snapshot:
     context: Tensor | None
 
 
-class Learned:
+class Learned(Streams):
     """A trained policy. Stream 0 is the plain `core.Policy`; `*_stream(s)` drive many episodes at once.
 
     A memory moves in `observe`, at ticks that `spec.memory_stride` divides, and never in `plan`.
@@ -62,18 +63,6 @@ class Learned:
         self._places = [layout.span + tick for tick in layout.obs_ticks]  # of the observations in a history
         self._kept = layout.span + 1
         self.streams = [_Stream() for _ in range(streams)]
-
-    def reset(self, seed: int | None = None) -> None:
-        """Forgets stream 0."""
-        self.reset_stream(0, seed)
-
-    def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        """Adds one observation to stream 0."""
-        self.observe_stream(0, obs, applied)
-
-    def plan(self, ask: Ask = Ask()) -> Chunk:
-        """Plans for stream 0 from its current history; the same answer however often it is asked."""
-        return self.plan_streams([0], ask)[0]
 
     def reset_stream(self, i: int, seed: int | None) -> None:
         """Begins a new episode in stream i."""

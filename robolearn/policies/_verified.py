@@ -10,22 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
-from robolearn.core import Ask, Chunk, Obs, Spec
+from robolearn.core import Ask, Chunk, Obs
 from robolearn.errors import BadInput
-
-
-class Streams(Protocol):
-    """A mind that follows many episodes at once and gives draws with their pasts (`Learned`)."""
-
-    spec: Spec
-
-    def reset_stream(self, i: int, seed: int | None) -> None: ...
-    def observe_stream(self, i: int, obs: Obs, applied: np.ndarray | None) -> None: ...
-    def plan_streams(self, indices: list[int], ask: Ask = Ask()) -> list[Chunk]: ...
+from robolearn.policies._streams import Streams
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ def disagreement(predicted: np.ndarray, executed: np.ndarray, scale: np.ndarray)
     return np.asarray(np.square((predicted - executed) * scale).mean(axis=(1, 2)))
 
 
-class Verified:
+class Verified(Streams):
     """A policy whose plans are the best of several draws. Stream 0 is the plain `core.Policy`."""
 
     def __init__(self, inner: Streams, how: Verification, scale: np.ndarray, streams: int = 1) -> None:
@@ -67,18 +57,6 @@ class Verified:
         self._reach = 0  # how many executed actions the predicted past reaches back, once known
         self._needed = 0  # and how many of them a comparison needs
         self.draws_taken = 0  # by all plans so far, for the cost of early cut-off
-
-    def reset(self, seed: int | None = None) -> None:
-        """Forgets stream 0."""
-        self.reset_stream(0, seed)
-
-    def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        """Adds one observation, and the action that led to it, to stream 0."""
-        self.observe_stream(0, obs, applied)
-
-    def plan(self, ask: Ask = Ask()) -> Chunk:
-        """Returns the verified plan of stream 0."""
-        return self.plan_streams([0], ask)[0]
 
     def reset_stream(self, i: int, seed: int | None) -> None:
         """Begins a new episode in stream i."""

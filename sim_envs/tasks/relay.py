@@ -25,7 +25,7 @@ import numpy as np
 from robolearn import geometry
 from robolearn.core import ArraySpec, Policy
 from sim_envs import _memory_arm, _mujoco
-from sim_envs._memory_arm import GO_LAMP, Mark, MemoryArm, Point, thing_to
+from sim_envs._memory_arm import GO_LAMP, Mark, MemoryArm, Point
 from sim_envs._memory_arm_expert import scripted, wait_for_go
 from sim_envs._robosuite import Task
 from sim_envs._script import CLOSED, Phase, Target, pointing_down
@@ -55,6 +55,7 @@ TASK = Task(
     arms=2,
     view=_mujoco.View((0.0, 0.0, 1.0), 1.7, 160, -30),
 )
+POT = ("pot_root", (0.0, 0.0, 0.08))  # TwoArmLift's pot has no part here: on the floor below
 
 
 @dataclass(frozen=True)
@@ -77,23 +78,13 @@ class Relay(MemoryArm):
 
     def __init__(self, config: Config) -> None:
         super().__init__(TASK, config)
-        pot = self.model.body("pot_root").id
-        self.model.geom_group[self.model.geom_bodyid == pot] = _mujoco.HIDDEN  # TwoArmLift's pot has no part here
-        self.inner.reset(0)
-        self._clear_table()
-        for arm in self.arms:
-            self.data.qpos[arm.qpos] = arm.home
-        self.data.qvel[:] = 0.0
-        for arm in self.arms:
-            arm.reset(self.data)
-        self.inner.restore(self.inner.state())
-        self._home = self.inner.state()
+        self._home = self.rest(*POT)
         self.hands_home = (self.eef_pose(0), self.eef_pose(1))  # world_from_eef (4, 4) [m] of each arm
 
     def begin(self, rng: np.random.Generator) -> None:
         """Draws the disc and holds the arms for cue and memory."""
         self.now.fact = float(rng.integers(N_FACTS))
-        self._clear_table()
+        self.clear(*POT)
         self.hold(CUE_STEPS + self.config.memory_steps)
 
     def extras(self) -> dict[str, np.ndarray]:
@@ -119,9 +110,6 @@ class Relay(MemoryArm):
             for k, place in enumerate(PLACES):
                 if self.hand_is_at(place, TOUCH, arm=1):
                     self.finish(k == fact(self))
-
-    def _clear_table(self) -> None:
-        thing_to(self.inner, "pot_root", geometry.pose([0.0, 0.0, 0.08], np.eye(3)))  # on the floor below
 
 
 def make(config: Config) -> Relay:

@@ -19,8 +19,8 @@ import numpy as np
 
 from robolearn import geometry
 from robolearn.core import ArraySpec, Policy
-from sim_envs import _memory_arm, _mujoco
-from sim_envs._memory_arm import GO_LAMP, Mark, MemoryArm, Point, thing_to
+from sim_envs import _memory_arm
+from sim_envs._memory_arm import GO_LAMP, Mark, MemoryArm, Point
 from sim_envs._memory_arm_expert import scripted, wait_for_go
 from sim_envs._robosuite import Task
 from sim_envs._script import CLOSED, Phase, pointing_down
@@ -35,6 +35,7 @@ ACTING = 100  # [ticks]
 
 _DISCS = {name: Mark((x, y, 0.8)) for name, (x, y, _) in zip(NAMES, PLACES, strict=True)}
 TASK = Task("shell_arm", _memory_arm.scene("ShellArm", "Lift", {**GO_LAMP, **_DISCS}), things=())
+CUBE = ("cube_main", (0.0, 0.0, 0.022))  # Lift's cube has no part here: on the floor below
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,12 @@ class ShellArm(MemoryArm):
 
     def __init__(self, config: Config) -> None:
         super().__init__(TASK, config)
-        cube = self.model.body("cube_main").id
-        self.model.geom_group[self.model.geom_bodyid == cube] = _mujoco.HIDDEN  # Lift's cube has no part here
-        self.inner.reset(0)
-        self._clear_table()
-        self.data.qpos[self.arms[0].qpos] = self.arms[0].home
-        self.data.qvel[:] = 0.0
-        self.arms[0].reset(self.data)
-        self.inner.restore(self.inner.state())
-        self._home = self.inner.state()
+        self._home = self.rest(*CUBE)
 
     def begin(self, rng: np.random.Generator) -> None:
         """Draws the disc and holds the arm for cue and memory."""
         self.now.fact = float(rng.integers(N_FACTS))
-        self._clear_table()
+        self.clear(*CUBE)
         self.hold(CUE_STEPS + self.config.memory_steps)
 
     def extras(self) -> dict[str, np.ndarray]:
@@ -83,9 +76,6 @@ class ShellArm(MemoryArm):
         for k, place in enumerate(PLACES):
             if self.free and self.hand_is_at(place, TOUCH):
                 self.finish(k == fact(self))
-
-    def _clear_table(self) -> None:
-        thing_to(self.inner, "cube_main", geometry.pose([0.0, 0.0, 0.022], np.eye(3)))  # on the floor below
 
 
 def make(config: Config) -> ShellArm:
