@@ -283,7 +283,7 @@ def validate(state: State, scale: Scale, windows: Windows, seed: int) -> dict[st
         ema.store(net.parameters())
         ema.copy_to(net.parameters())
     net.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.compiled(net, False):  # other shapes than in training: not worth compiling
         loss, _ = net.loss(batch, None, rng=draws)
         _, context = net.remember_chain(None, net.encode(batch.obs), batch.reset)
         context = net.with_goal(context, batch.goal, context.new_ones(len(batch)))
