@@ -16,6 +16,7 @@ from robolearn.core import Ask, Chunk, Env, Monitor, Obs, Outcome, Policy, Sink,
 from robolearn.errors import ArrayMismatch, EpisodeStopped, SpecMismatch
 
 HOLD = "hold"
+RECOVERY = "recovery"  # the source of what a reaction does
 
 
 class HasSpec(Protocol):
@@ -76,24 +77,30 @@ def rollout(
     seed: int | None = None,
     monitors: Mapping[str, Monitor] | Sequence[Monitor] = (),
     sinks: Sequence[Sink] = (),
-    on_alarm: str | Callable[[str, Tick], bool] = HOLD,
+    on_alarm: str | Policy | Callable[[str, Tick], bool] = HOLD,
     meta: Mapping[str, Any] | None = None,
     source: str = "policy",
 ) -> Outcome:
     """Runs one episode of at most `max_steps` ticks and returns how it ended.
 
-    seed: of body and mind. monitors: asked at every tick before the action moves anything; on the first alarm the body
-    gets no further command (HOLD), or `on_alarm(monitor, tick)` is called and says whether to go on. sinks: told every
-    tick, and told the end even when the loop is interrupted; one that raises EpisodeStopped ends the episode. Raises
-    SpecMismatch before anything moves where body and mind do not fit, ArrayMismatch where an action is not finite.
+    seed: of body and mind. monitors: asked at every tick before the action moves anything, and before every plan how many
+    draws it must bring. On the first alarm the body gets no further command (HOLD), or a reaction, a policy that has
+    observed the episode from its start, takes the body over to the end (source "recovery"), or `on_alarm(monitor, tick)` is
+    called and says whether to go on. sinks: told every tick, and told the end even when the loop is interrupted; one that
+    raises EpisodeStopped ends the episode. Raises SpecMismatch before anything moves where body and mind do not fit,
+    ArrayMismatch where an action is not finite.
     """
     watchers = dict(monitors) if isinstance(monitors, Mapping) else {type(m).__name__: m for m in monitors}
     env.spec.require(policy.spec, who=type(policy).__name__)
-    ask = Ask(draws=max((m.needs.draws for m in watchers.values()), default=1))
+    reaction = on_alarm if isinstance(on_alarm, Policy) else None
+    minds: list[Policy] = [policy] if reaction is None else [policy, reaction]
+    if reaction is not None:
+        env.spec.require(reaction.spec, who=type(reaction).__name__)
     episode = Episode(seed, max_steps)
     obs = env.reset(seed)
-    policy.reset(seed)
-    policy.observe(obs, None)
+    for mind in minds:
+        mind.reset(seed)
+        mind.observe(obs, None)
     with ExitStack() as stack:
         for watcher in watchers.values():
             watcher.reset()
@@ -102,7 +109,7 @@ def rollout(
             stack.callback(_end, sink, episode)
         while not episode.reason:
             if episode.needs_plan(policy.spec.execute):
-                episode.chunk = policy.plan(ask)
+                episode.chunk = policy.plan(Ask(draws=max((m.needs.draws for m in watchers.values()), default=1)))
                 if episode.chunk.tick != episode.steps:
                     raise SpecMismatch(f"{type(policy).__name__} planned for tick {episode.chunk.tick}, want {episode.steps}")
             chunk = episode.chunk
@@ -112,14 +119,19 @@ def rollout(
             alarm = next((name for name, verdict in verdicts.items() if verdict.alarm), None)
             if alarm is not None and episode.alarm_step is None:
                 episode.alarm_step = episode.steps
-                if isinstance(on_alarm, str) or not on_alarm(alarm, _tick(episode, obs, asked, None, source, verdicts)):
+                if reaction is not None:  # it plans from here on; whoever watched the policy has nothing to say of it
+                    policy, source, watchers, minds = reaction, RECOVERY, {}, [reaction]
+                    episode.chunk = reaction.plan()
+                    asked = check_action(episode.action(), env, reaction)
+                elif not callable(on_alarm) or not on_alarm(alarm, _tick(episode, obs, asked, None, source, verdicts)):
                     episode.reason = f"alarm:{alarm}"
                     break
             step = env.step(asked)
             tick = _tick(episode, obs, asked, step, source, verdicts)
             stopped = _record(sinks, tick)
             obs = step.obs
-            policy.observe(obs, step.filtered)
+            for mind in minds:
+                mind.observe(obs, step.filtered)
             episode.count(step)
             episode.reason = episode.reason or stopped
     return episode.outcome()

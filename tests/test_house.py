@@ -199,6 +199,9 @@ def test_no_plug_in_is_listed_by_name() -> None:
         assert len(strings & set(known)) < 3, f"{path.relative_to(ROOT)} lists policies: {strings & set(known)}"
 
 
+RUNS_WHAT_IT_READS = ("eval", "exec", "torch.save", "pickle.load", "pickle.loads", "pickle.Unpickler", "pickle.dumps")
+
+
 def test_nothing_is_pickled() -> None:
     wrong = []
     for path in FILES:
@@ -206,6 +209,7 @@ def test_nothing_is_pickled() -> None:
             f"{path.relative_to(ROOT)}:{line} imports {name}"
             for name, line in imports(path)
             if name.split(".")[0] in ("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib")
+            and not (name == "pickle" and path.name == "_restricted_unpickle.py")  # the one that lets nothing run
         ]
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
@@ -213,7 +217,7 @@ def test_nothing_is_pickled() -> None:
                 safe = flags.get("weights_only") == "True" or "numpy" in ast.unparse(node.func) or "np." in ast.unparse(node.func)
                 if not safe or flags.get("allow_pickle") == "True":
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "exec", "torch.save"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in RUNS_WHAT_IT_READS:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}")
     assert not wrong, "\n".join(wrong)
 

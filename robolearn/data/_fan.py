@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -30,8 +33,20 @@ def fan_out(function: Callable[[Item], Result], items: Iterable[Item], workers: 
             raise BadInput(f"workers: want 0 or more, or ray, got {workers}")
         yield from map(function, items)
     else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_leave_with, initargs=(os.getpid(),)) as pool:
             yield from _in_order(lambda item: pool.submit(function, item), lambda task: task.result(), items, workers * _AHEAD)
+
+
+def _leave_with(parent: int) -> None:
+    """Lets this worker end when its parent does: a parent that was killed tells nobody, and its workers would work on."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ray(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -58,3 +61,37 @@ def test_a_negative_number_of_workers_and_a_missing_ray_are_told(monkeypatch: py
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingDependency, match=r"ray is not installed, and --workers ray needs it"):
         list(fan_out(abs, [1], "ray"))
+
+
+PARENT = """
+import os, pathlib, sys, time
+from robolearn.data._fan import fan_out
+
+def say_who_and_wait(folder):
+    pathlib.Path(folder, f"{os.getpid()}.worker").touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(fan_out(say_who_and_wait, [sys.argv[1]] * 2, 2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py", tmp_path])
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("*.worker"))) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    for worker in tmp_path.glob("*.worker"):
+        wait_for(lambda pid=worker.stem: not Path("/proc", pid).exists())
+
+
+def wait_for(condition: Callable[[], bool], most: float = 120.0) -> None:
+    """Returns when the condition holds; machines stall, so it waits long before it says that it never will."""
+    until = time.monotonic() + most
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
