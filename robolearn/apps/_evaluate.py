@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.core import Outcome, Spec
+from robolearn.apps._watched import Watched
+from robolearn.core import Outcome, SimEnv, Spec
 from robolearn.errors import BadInput
 from robolearn.intervals import mean95, wilson95
 from robolearn.policies._verified import Verification, Verified
 from robolearn.rollout import States, rollout
 from robolearn.rollout_vector import Record, rollout_vector
 from sim_envs import _base as tasks
+from sim_envs import perturb
 from sim_envs._pool import Here, Pool
 
 EXPERT = "expert:"
@@ -43,6 +45,8 @@ class Options:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     keep_states: bool = False
     verify: Verification = Verification(draws=1)  # of every plan against the executed past; 1: none
+    monitor: str = ""  # RUN/monitors/NAME watches every episode; "": none
+    disturb: str = ""  # disturbances of the episodes, as `sim_envs.perturb.parse` reads them
 
     @property
     def seeds(self) -> range:
@@ -58,6 +62,8 @@ class Options:
         tails = [f"_{name}{value:g}" for name, value in (("agree", how.agree), ("least", how.least)) if value]
         extra += [f"_verified{how.draws}", *tails] if how.draws > 1 else []
         extra += [f"_{self.checkpoint}"] if self.checkpoint != "last" else []
+        extra += [f"_{self.monitor}"] if self.monitor else []
+        extra += [f"_{hashlib.sha256(self.disturb.encode()).hexdigest()[:8]}"] if self.disturb else []
         return f"{self.seed}_{self.episodes}" + "".join(extra)
 
 
@@ -103,21 +109,26 @@ class Evaluation:
 
     def figures(self) -> dict[str, Any]:
         """Returns what `eval --json` keeps."""
-        return summary(self.rows) | {
-            "task": self.subject.task,
-            "run": self.subject.label,
-            "checkpoint": self.subject.checkpoint.name if self.subject.checkpoint else None,
-            "weights_sha256": self.subject.weights_sha256,
-            "env": dict(self.subject.env),
-            "seeds": list(self.options.seeds),
-            "max_steps": self.max_steps,
-            "sampling": dict(self.options.sampling),
-            "verify": asdict(self.options.verify),
-            "score_interval": "percentile bootstrap over episodes, 10000 resamples",
-            "physics": dict(self.versions),
-            "wall_s": round(self.wall_s, 1),
-            "episodes": self.rows,
-        }
+        return (
+            summary(self.rows)
+            | watched(self.rows, self.options.monitor)
+            | {
+                "task": self.subject.task,
+                "run": self.subject.label,
+                "checkpoint": self.subject.checkpoint.name if self.subject.checkpoint else None,
+                "weights_sha256": self.subject.weights_sha256,
+                "env": dict(self.subject.env),
+                "seeds": list(self.options.seeds),
+                "max_steps": self.max_steps,
+                "sampling": dict(self.options.sampling),
+                "verify": asdict(self.options.verify),
+                "disturb": self.options.disturb,
+                "score_interval": "percentile bootstrap over episodes, 10000 resamples",
+                "physics": dict(self.versions),
+                "wall_s": round(self.wall_s, 1),
+                "episodes": self.rows,
+            }
+        )
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
@@ -131,6 +142,22 @@ def row(outcome: Outcome) -> dict[str, Any]:
         "score": 0.0 if outcome.reason == "crashed" else float(score),
         "steps": outcome.steps,
         "reason": outcome.reason,
+        "alarm_step": outcome.alarm_step,
+    }
+
+
+def watched(rows: Sequence[Mapping[str, Any]], monitor: str) -> dict[str, Any]:
+    """Returns what a monitor would have stopped: failures halted before their end, and successes disturbed."""
+    if not monitor:
+        return {}
+    failed = [r["alarm_step"] is not None for r in rows if not r["success"]]
+    solved = [r["alarm_step"] is not None for r in rows if r["success"]]
+    return {
+        "monitor": monitor,
+        "failures_halted": sum(failed),
+        "failures_halted_wilson95": list(wilson95(sum(failed), len(failed))),
+        "successes_disturbed": sum(solved),
+        "successes_disturbed_wilson95": list(wilson95(sum(solved), len(solved))),
     }
 
 
@@ -169,6 +196,8 @@ def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], o
     """Returns the finished evaluation of `subject`; `on_record` is told each episode as it ends."""
     if subject.run is None and options.verify.draws > 1:
         raise BadInput(f"eval: {subject.label} predicts no past actions to verify its plans with")
+    if subject.run is None and (options.monitor or options.disturb):
+        raise BadInput(f"eval: {subject.label} is no run folder; --monitor and --disturb are for trained policies")
     if options.episodes < 1:
         raise BadInput(f"eval: want at least one episode, got {options.episodes}")
     began = time.monotonic()
@@ -185,15 +214,34 @@ def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[R
     most = options.envs_per_worker or min(BODIES_PER_WORKER, -(-options.episodes // workers))
     policy = load_policy(subject.checkpoint, _device(options.device), workers * most, options.sampling)
     driver = verified(policy, options.verify, workers * most) if options.verify.draws > 1 else policy
+    watch = _watch(subject, options, driver, workers * most)
     images = [key for key, array in policy.spec.obs.items() if array.is_image]
     env = tasks.with_cameras(subject.env, images)
     max_steps = options.max_steps or tasks.configure(subject.task, env).max_steps
     bodies = most if options.envs_per_worker or not images else min(2, most)
-    make = partial(tasks.make, subject.task, dict(env) | {"max_steps": max_steps})
+    make = body_maker(subject.task, dict(env) | {"max_steps": max_steps}, options.disturb)
     where = Pool(make, workers, bodies, options.keep_states) if options.workers else Here(make, bodies, options.keep_states)
     with where as pool:
-        records = rollout_vector(pool, driver, options.seeds, max_steps=max_steps, on_record=on_record)
-        return records, max_steps, pool.versions, pool.spec
+        records = rollout_vector(pool, watch or driver, options.seeds, max_steps=max_steps, on_record=on_record)
+        return watch.noted(records) if watch else records, max_steps, pool.versions, pool.spec
+
+
+def body_maker(task: str, env: Mapping[str, Any], disturb: str) -> Callable[[], SimEnv]:
+    """Returns what makes a task's body, in this process or another, under disturbances if there are any."""
+    return partial(perturb.make, task, env, perturb.parse(disturb)) if disturb else partial(tasks.make, task, env)
+
+
+def _watch(subject: Subject, options: Options, driver: Any, streams: int) -> Watched | None:
+    """Returns the policy with its monitor, if one is asked for; BadInput or CheckpointError where it is not this policy's."""
+    if not options.monitor:
+        return None
+    if options.verify.draws > 1:
+        raise BadInput("eval: --verify chooses among draws of its own and gives none to a --monitor; want one of them")
+    from robolearn.monitors import _folder
+
+    assert subject.run is not None
+    detector, _ = _folder.load(subject.run / "monitors" / options.monitor, subject.weights_sha256)
+    return Watched(driver, detector, subject.task, streams, options.monitor)
 
 
 def verified(policy: Any, how: Verification, streams: int = 1) -> Verified:

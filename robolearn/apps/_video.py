@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -13,18 +13,17 @@ import numpy as np
 
 from robolearn.core import SimEnv
 from robolearn.rollout_vector import Record
-from sim_envs import _base as tasks
 
 _HOLD_S = 0.6  # the last picture stands still, so that the end can be seen
 
 
-def film(task: str, env: Mapping[str, Any], records: Iterable[Record], folder: Path) -> dict[int, Path]:
-    """Writes one video a record and returns the files by seed.
+def film(make: Callable[[], SimEnv], records: Iterable[Record], folder: Path) -> dict[int, Path]:
+    """Writes one video a record, of a body that `make` returns, and returns the files by seed.
 
     Equal seeds and actions give equal episodes, so nothing needs to be filmed while policies are being evaluated.
     """
     files: dict[int, Path] = {}
-    with closing(tasks.make(task, env)) as body:
+    with closing(make()) as body:
         for record in records:
             outcome = record.outcome
             assert outcome.seed is not None

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from robolearn import config
 from robolearn.apps import _html, _video, data_check, data_fetch, expand, train
-from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_first, find
+from robolearn.apps._evaluate import Evaluation, Options, body_maker, evaluate, failures_first, find
 from robolearn.apps._report import plain, write_json
 from robolearn.apps.eval import learning_curve
 from robolearn.data.store import EpisodeSet
@@ -174,7 +174,7 @@ def report(cfg: Config, made: EpisodeSet, done: Evaluation) -> dict[str, Any]:
     record = next(failures_first(done.records))
     solved = [r for r in done.records if r.outcome.success]
     records = {r.outcome.seed: r for r in [record, *solved[:3]]}
-    films = _video.film("lift", done.subject.env, records.values(), cfg.out / "videos")
+    films = _video.film(body_maker("lift", done.subject.env, ""), records.values(), cfg.out / "videos")
     best = solved[0].outcome.seed if solved else record.outcome.seed
     assert best is not None
     (cfg.out / "video.mp4").write_bytes(films[best].read_bytes())

@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from robolearn.apps import _html, _video
-from robolearn.apps._evaluate import Evaluation, Options, evaluate, failures_first, find, row
+from robolearn.apps._evaluate import Evaluation, Options, body_maker, evaluate, failures_first, find, row
 from robolearn.apps._report import git_state, write_json
 from robolearn.core import ArraySpec
 from robolearn.data.store import EpisodeSet
@@ -23,7 +23,7 @@ from robolearn.policies._verified import Verification
 if TYPE_CHECKING:  # imports torch, which an expert does not need
     from robolearn.apps._memory_trace import Diagnosis
 
-COLUMNS = ("seed", "success", "score", "steps", "reason")
+COLUMNS = ("seed", "success", "score", "steps", "reason", "alarm_step")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Config:
     """With --verify: draw only three where those agree to this root mean square (normalised action units); 0: always all."""
     verify_least: int = 0
     """With --verify: so many positions of the past must have been executed before plans are compared; 0: all of them."""
+    monitor: str = ""
+    """Let RUN/monitors/NAME watch: which failures it would have halted, which successes it would have disturbed."""
+    disturb: str = ""
+    """Disturb the episodes: KIND=STRENGTH:SHARE,... such as none:0.5,delay=2:0.25,push=0.3:0.25 (`sim_envs/perturb.py`)."""
     videos: int = 4
     """How many episodes to film, failures first."""
     memory: int = 0
@@ -92,6 +96,8 @@ class Config:
             {key: value for key, value in given.items() if value},
             self.save_states is not None,
             Verification(self.verify, agree=self.verify_agree, least=self.verify_least),
+            self.monitor,
+            self.disturb,
         )
 
 
@@ -137,6 +143,10 @@ def text(done: Evaluation) -> str:
         f"  success  {solved}   95 % {low:.3f} .. {high:.3f}  (Wilson)",
         f"  score    {mean:<{len(solved)}}   95 % {score_low:.3f} .. {score_high:.3f}  (bootstrap)",
     ]
+    if done.options.monitor:
+        n = figures["n"] - figures["successes"]
+        halted, disturbed = f"{figures['failures_halted']} of {n}", f"{figures['successes_disturbed']} of {figures['successes']}"
+        lines.append(f"  monitor {done.options.monitor}: would have halted {halted} failures and disturbed {disturbed} successes")
     if failed:
         worst = sorted(failed, key=lambda r: r["score"])[:8]
         lines += [f"  {len(failed)} failed; the worst:", "      seed  score  steps  reason"]
@@ -171,7 +181,8 @@ def write(done: Evaluation, folder: Path, videos: int, memory: Diagnosis | None 
         write_json(part / "memory.json", memory.figures(), seed=done.options.seed)
     env = dict(done.subject.env) | {"max_steps": done.max_steps}
     chosen = [record for record, _ in zip(failures_first(done.records), range(videos), strict=False)]
-    films = _video.film(done.subject.task, env, chosen, part / "videos") if chosen else {}
+    body = body_maker(done.subject.task, env, done.options.disturb)
+    films = _video.film(body, chosen, part / "videos") if chosen else {}
     (part / "report.html").write_text(report(done, films, memory))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -22,7 +22,7 @@ from robolearn.errors import BadInput, nearest
 from robolearn.monitors import _metrics
 from robolearn.monitors._base import Episode, Layout
 from robolearn.monitors._official import official
-from robolearn.monitors._recipe import Recipe
+from robolearn.monitors._recipe import SMALL, Recipe
 
 # What befalls the episodes of each task, chosen on seeds from 50000 so that the policy solves 40 to 90 % and some of every kind.
 CASES = {
@@ -35,14 +35,6 @@ ARM = "ptp"
 CALIBRATE_SEED, TEST_SEED = 300_000, 400_000
 COLUMNS = ("cell", "seed", "kind", "success", "score", "plans", "alarm_plan", "alarm_step", "peak", "weights_sha256", "commit")
 OFFICIAL = (("rnd",), ("ace",), ("stac",), ("logpzo",), ("pca_kmeans",), ("rnd_actions",), ("rnd", "ace"))
-# Sizes for a CPU; `--published` takes those of the papers, which are the defaults of the scores.
-SIZES: dict[str, dict[str, Any]] = {
-    "rnd": {"hidden": (128, 256), "extra": (128,), "out": 64, "learning_rate": 1e-3},
-    "rnd_actions": {"epochs": 60, "learning_rate": 1e-3},
-    "logpzo": {"widths": (64, 128, 256), "time": 64, "epochs": 300, "learning_rate": 1e-3},
-    "safe_mlp": {"epochs": 300},
-    "safe_lstm": {"hidden": 64, "epochs": 200, "learning_rate": 1e-3},
-}
 BY_DRAWS = ("ace", "stac", "variance")
 DRAWS = (4, 8, 16, 32)
 
@@ -161,7 +153,7 @@ def _sizes(cfg: Config, found: Sequence[Any]) -> list[tuple[Any, int, int]]:
 
 def shared(cfg: Config, names: Sequence[str]) -> Recipe:
     """Returns the recipe of many scores."""
-    sizes = {} if cfg.published else {name: size for name, size in SIZES.items() if name in names}
+    sizes = {} if cfg.published else {name: size for name, size in SMALL.items() if name in names}
     return dataclasses.replace(cfg.recipe, scores=tuple(names), agree=0, joint=True, options=sizes)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from robolearn.errors import BadInput
 
@@ -60,6 +59,8 @@ def alarms_interval(n: int, m: int, alpha: float, level: float = 0.95) -> tuple[
         raise BadInput(f"alarms_interval: want at least one new episode, got {m}")
     if k > n:
         return 0.0, 0.0
+    from scipy import stats  # a second to import, which nothing that only alarms needs
+
     law = stats.betabinom(m, n + 1 - k, k)
     low, high = law.ppf((1 - level) / 2), law.ppf((1 + level) / 2)
     return float(low) / m, float(high) / m
@@ -70,6 +71,8 @@ def rate_interval(n: int, alpha: float, level: float = 0.95) -> tuple[float, flo
     k = rank(n, alpha)
     if k > n:
         return 0.0, 0.0
+    from scipy import stats
+
     low, high = stats.beta(n + 1 - k, k).ppf([(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -8,7 +8,7 @@ calibrated, so the promise holds for the combination, whatever the parts are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -84,7 +84,8 @@ class Detector:
     """A fitted monitor: scores, what successes do, and one threshold a group ("" for every other).
 
     apart: what is subtracted from each measured trace where scores were calibrated apart (zeros where jointly);
-    promised: 1 - k/(n+1); n_calibrate: episodes behind each threshold; notes: what a reader should know of the fit.
+    promised: 1 - k/(n+1); n_calibrate: episodes behind each threshold; notes: what a reader should know of the fit; peaks:
+    (n,) what the threshold was set on, so that any other alpha can be looked at (empty where calibrated apart).
     """
 
     recipe: Recipe
@@ -95,6 +96,7 @@ class Detector:
     thresholds: Mapping[str, float]
     n_calibrate: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    peaks: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def threshold(self, group: str = "") -> float:
         """Returns the threshold of a group; without one of its own, that of all."""
@@ -167,9 +169,15 @@ def calibrate(
     numbers = {"": n} | ({g: list(groups).count(g) for g in dict.fromkeys(groups)} if len(set(groups)) > 1 else {})
     if not recipe.joint:
         return apart, dict.fromkeys(numbers, 0.0), numbers
-    peaks_of_all = [peak(combined([measured[name][i] for name in names], recipe.needed), recipe.patience) for i in range(n)]
+    peaks_of_all = peaks_of(references, traces, recipe)
     thresholds = {"": _conformal.conformal_threshold(peaks_of_all, recipe.alpha)}
     if len(numbers) > 1:
-        kept = _conformal.mondrian_thresholds(np.array(peaks_of_all), groups, recipe.alpha)
+        kept = _conformal.mondrian_thresholds(peaks_of_all, groups, recipe.alpha)
         thresholds |= {str(group): value for group, value in kept.items()}
     return apart, thresholds, numbers
+
+
+def peaks_of(references: Mapping[str, Reference], traces: Mapping[str, Traces], recipe: Recipe) -> np.ndarray:
+    """Returns the highest combined value of every episode (n,), jointly measured, from raw traces."""
+    episodes = zip(*([references[name].measure(trace) for trace in traces[name]] for name in recipe.scores), strict=True)
+    return np.array([peak(combined(measured, recipe.needed), recipe.patience) for measured in episodes])

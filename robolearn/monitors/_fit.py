@@ -22,6 +22,7 @@ from robolearn.monitors._detector import (
     combined,
     first_alarm,
     peak,
+    peaks_of,
     raw_traces,
     twa,
 )
@@ -111,6 +112,7 @@ class Fitted:
             thresholds,
             numbers,
             (*self.parts.notes, *_never(recipe, apart, thresholds, numbers)),
+            peaks_of(self.references, self.held, recipe) if joint else np.zeros(0),
         )
 
     def worth(self, names: Sequence[str], agree: int = 0) -> float:

@@ -35,9 +35,8 @@ SCHEMA = 1
 
 def save(folder: Path, detector: Detector, facts: Mapping[str, Any], overwrite: bool = False) -> None:
     """Writes a monitor's folder, whole or not at all; facts: what it was calibrated on (weights_sha256, task, seeds, ...)."""
-    if folder.exists() and not overwrite:
-        raise AlreadyExists(folder, "monitor")
-    tensors: dict[str, np.ndarray] = {}
+    refuse_existing(folder, overwrite)
+    tensors: dict[str, np.ndarray] = {"peaks": detector.peaks}
     for name, score in detector.scores.items():
         tensors |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in score.arrays().items()}
         tensors[f"{name}.mean"], tensors[f"{name}.spread"] = detector.references[name].mean, detector.references[name].spread
@@ -65,6 +64,12 @@ def save(folder: Path, detector: Detector, facts: Mapping[str, Any], overwrite: 
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(part, folder)
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raises AlreadyExists where a monitor is there and may not be replaced; to be asked before rollouts are made for it."""
+    if folder.exists() and not overwrite:
+        raise AlreadyExists(folder, "monitor")
 
 
 def digest(recipe: bytes, weights: bytes, told: Mapping[str, Any]) -> str:
@@ -119,6 +124,7 @@ def _build(folder: Path, recipe_bytes: bytes, weights: bytes, told: Mapping[str,
             _floats(told["thresholds"]),
             told["n_calibrate"],
             tuple(told["notes"]),
+            tensors["peaks"],
         )
     except (KeyError, TypeError, ValueError, SafetensorError, BadInput) as error:
         raise CheckpointError(f"{folder}: cannot be read as a monitor: {error}") from error

@@ -14,6 +14,13 @@ from robolearn.monitors._base import Layout, Score, ScoreConfig
 
 PACKAGE = "robolearn.monitors"
 SHARES = {"learn": 0.4, "shape": 0.2, "calibrate": 0.4}
+SMALL: dict[str, dict[str, Any]] = {  # networks that a CPU fits in seconds; those of the papers are the scores' defaults
+    "rnd": {"hidden": (128, 256), "extra": (128,), "out": 64, "learning_rate": 1e-3},
+    "rnd_actions": {"epochs": 60, "learning_rate": 1e-3},
+    "logpzo": {"widths": (64, 128, 256), "time": 64, "epochs": 300, "learning_rate": 1e-3},
+    "safe_mlp": {"epochs": 300},
+    "safe_lstm": {"hidden": 64, "epochs": 200, "learning_rate": 1e-3},
+}
 
 
 @dataclass(frozen=True)
