@@ -90,7 +90,7 @@ def rollout(
     raises EpisodeStopped ends the episode. Raises SpecMismatch before anything moves where body and mind do not fit,
     ArrayMismatch where an action is not finite.
     """
-    watchers = dict(monitors) if isinstance(monitors, Mapping) else {type(m).__name__: m for m in monitors}
+    watchers = dict(monitors) if isinstance(monitors, Mapping) else _named(monitors)
     env.spec.require(policy.spec, who=type(policy).__name__)
     reaction = on_alarm if isinstance(on_alarm, Policy) else None
     minds: list[Policy] = [policy] if reaction is None else [policy, reaction]
@@ -109,9 +109,8 @@ def rollout(
             stack.callback(_end, sink, episode)
         while not episode.reason:
             if episode.needs_plan(policy.spec.execute):
-                episode.chunk = policy.plan(Ask(draws=max((m.needs.draws for m in watchers.values()), default=1)))
-                if episode.chunk.tick != episode.steps:
-                    raise SpecMismatch(f"{type(policy).__name__} planned for tick {episode.chunk.tick}, want {episode.steps}")
+                ask = Ask(draws=max((m.needs.draws for m in watchers.values()), default=1))
+                episode.chunk = _planned(policy, ask, episode)
             chunk = episode.chunk
             assert chunk is not None
             asked = check_action(episode.action(), env, policy)
@@ -121,7 +120,7 @@ def rollout(
                 episode.alarm_step = episode.steps
                 if reaction is not None:  # it plans from here on; whoever watched the policy has nothing to say of it
                     policy, source, watchers, minds = reaction, RECOVERY, {}, [reaction]
-                    episode.chunk = reaction.plan()
+                    episode.chunk = _planned(reaction, Ask(), episode)
                     asked = check_action(episode.action(), env, reaction)
                 elif not callable(on_alarm) or not on_alarm(alarm, _tick(episode, obs, asked, None, source, verdicts)):
                     episode.reason = f"alarm:{alarm}"
@@ -135,6 +134,24 @@ def rollout(
             episode.count(step)
             episode.reason = episode.reason or stopped
     return episode.outcome()
+
+
+def _named(monitors: Sequence[Monitor]) -> dict[str, Monitor]:
+    """Returns monitors by the name of their class, numbered from the second of a class on."""
+    named: dict[str, Monitor] = {}
+    for monitor in monitors:
+        name = type(monitor).__name__
+        count = sum(type(other) is type(monitor) for other in named.values())
+        named[f"{name}_{count + 1}" if count else name] = monitor
+    return named
+
+
+def _planned(policy: Policy, ask: Ask, episode: Episode) -> Chunk:
+    """Returns the policy's plan for this tick; SpecMismatch where it planned for another one."""
+    chunk = policy.plan(ask)
+    if chunk.tick != episode.steps:
+        raise SpecMismatch(f"{type(policy).__name__} planned for tick {chunk.tick}, want {episode.steps}")
+    return chunk
 
 
 def check_action(action: np.ndarray, env: HasSpec, policy: HasSpec) -> np.ndarray:

@@ -124,7 +124,11 @@ def _roll(
     def end(record: Record) -> None:
         seed = record.outcome.seed
         assert seed is not None
-        plans = Plans.join(recorder.plans.pop(seed))
+        seen = recorder.plans.pop(seed, [])
+        if not seen or record.outcome.reason == "crashed":  # the simulator's failure, not the policy's
+            on_episode()
+            return
+        plans = Plans.join(seen)
         if not kept:
             kept.append(Evidence.create(path, plans, layout, facts))
         kept[0].append(
@@ -142,6 +146,8 @@ def _roll(
 
     with Pool(make, workers, each) if wanted.workers else Here(make, each) as bodies:
         rollout_vector(bodies, recorder, seeds, max_steps=max_steps, on_record=end)
+    if not kept:
+        raise BadInput(f"{subject.label}: no rollout came to an end, all crashed in the simulator")
     return kept[0]
 
 

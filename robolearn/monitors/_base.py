@@ -44,6 +44,10 @@ class Plans:
         """Returns some of the plans."""
         return Plans(*(getattr(self, name)[which] for name in ARRAYS))
 
+    def with_draws(self, draws: int) -> Plans:
+        """Returns the plans with the first `draws` samples of each."""
+        return replace(self, samples=self.samples[:, :draws], past_samples=self.past_samples[:, :draws])
+
     @staticmethod
     def join(parts: Sequence[Plans]) -> Plans:
         """Returns all plans of several episodes as one run of plans."""
@@ -76,8 +80,7 @@ class Episode:
         """Returns the episode as it would have been seen with fewer draws."""
         if draws > self.plans.samples.shape[1]:
             raise BadInput(f"episode {self.seed}: holds {self.plans.samples.shape[1]} draws a plan, want {draws}")
-        few = replace(self.plans, samples=self.plans.samples[:, :draws], past_samples=self.plans.past_samples[:, :draws])
-        return replace(self, plans=few)
+        return replace(self, plans=self.plans.with_draws(draws))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Book:
         samples = chunk.actions[None] if chunk.samples is None else chunk.samples
         samples = samples.reshape(*samples.shape[:2], -1).astype(np.float32)
         draws, _, width = samples.shape
-        if chunk.past is None:
+        if chunk.past is None or not len(chunk.past):
             past = np.zeros((draws, 0, width), np.float32)
         else:
             past = chunk.past[None] if chunk.past_samples is None else chunk.past_samples

@@ -22,9 +22,9 @@ Traces = list[np.ndarray]
 
 def windowed(trace: np.ndarray, window: int) -> np.ndarray:
     """Returns sums over the last `window` plans (T,), fewer at the beginning; a window of T or more is the running sum."""
-    total = np.cumsum(trace + EMPTY)
-    total[window:] = total[window:] - total[:-window].copy()
-    return total
+    padded = np.concatenate([np.zeros(window - 1), trace + EMPTY])
+    # Each window is summed by itself: in a difference of running sums one huge score would swallow all later ones.
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, window).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,15 @@ def calibrate(
         peaks = {name: [peak(m, recipe.patience) for m in measured[name]] for name in names}
         apart = {name: _conformal.conformal_threshold(peaks[name], recipe.alpha) for name in names}
     n = len(groups)
-    numbers = {"": n} | ({g: list(groups).count(g) for g in dict.fromkeys(groups)} if len(set(groups)) > 1 else {})
+    apart_too = [g for g in dict.fromkeys(groups) if g] if len(set(groups)) > 1 else []
+    numbers = {"": n} | {g: list(groups).count(g) for g in apart_too}
     if not recipe.joint:
         return apart, dict.fromkeys(numbers, 0.0), numbers
     peaks_of_all = peaks_of(references, traces, recipe)
     thresholds = {"": _conformal.conformal_threshold(peaks_of_all, recipe.alpha)}
     if len(numbers) > 1:
         kept = _conformal.mondrian_thresholds(peaks_of_all, groups, recipe.alpha)
-        thresholds |= {str(group): value for group, value in kept.items()}
+        thresholds |= {group: kept[group] for group in apart_too}
     return apart, thresholds, numbers
 
 

@@ -45,9 +45,9 @@ class Parts:
 
 def deal(episodes: Sequence[Episode], seed: int) -> Parts:
     """Returns the rollouts dealt out by chance alone; BadInput where there are too few successes for three parts."""
-    seeds = [(episode.group, episode.kind, episode.seed) for episode in episodes]
+    seeds = [(episode.group, episode.seed) for episode in episodes]
     if len(set(seeds)) != len(seeds):
-        raise BadInput("calibration: some rollouts are there twice (same task, disturbance and seed)")
+        raise BadInput("calibration: some rollouts begin alike (same task and seed); want every seed of a task once")
     good = [episode for episode in episodes if episode.success]
     bad = [episode for episode in episodes if not episode.success]
     if len(good) < 8:

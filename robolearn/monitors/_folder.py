@@ -51,6 +51,7 @@ def save(folder: Path, detector: Detector, facts: Mapping[str, Any], overwrite: 
         "notes": list(detector.notes),
         **facts,
     }
+    told = json.loads(json.dumps(told))  # as it will be read
     recipe, weights = config.to_yaml(detector.recipe).encode(), save_tensors(tensors)
     told["digest"] = digest(recipe, weights, told)
     part = folder.with_name(f".{folder.name}.part")
@@ -96,8 +97,9 @@ def load(folder: Path, weights_sha256: str | None = None) -> tuple[Detector, dic
         kept = told["digest"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: calibration.json is broken: {error}") from error
-    if told.get("schema", 0) > SCHEMA:
-        raise CheckpointError(f"{folder}: schema {told['schema']}, this robolearn reads up to {SCHEMA}; upgrade it")
+    schema = told.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise CheckpointError(f"{folder}: schema {schema}, this robolearn reads up to {SCHEMA}; upgrade it")
     if digest(recipe_bytes, weights, told) != kept:
         raise CheckpointError(f"{folder}: its files do not belong together (edited or damaged); fit the monitor again")
     if weights_sha256 is not None and told.get("weights_sha256") != weights_sha256:
@@ -126,8 +128,9 @@ def _build(folder: Path, recipe_bytes: bytes, weights: bytes, told: Mapping[str,
             tuple(told["notes"]),
             tensors["peaks"],
         )
-    except (KeyError, TypeError, ValueError, SafetensorError, BadInput) as error:
-        raise CheckpointError(f"{folder}: cannot be read as a monitor: {error}") from error
+    except (KeyError, TypeError, ValueError, yaml.YAMLError, SafetensorError, BadInput) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder}: cannot be read as a monitor: {why}") from error
 
 
 def _strings(values: Mapping[str, float]) -> dict[str, str]:

@@ -20,7 +20,9 @@ from robolearn.monitors._recipe import Recipe
 
 WINDOWS = (1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 20, 25, 30, 35, 40, 45, 50)
 Option = tuple[int, str]  # window, kind of threshold
-OPTIONS: tuple[Option, ...] = tuple(product(WINDOWS, ("ct_quantile", "tvt_cp_band")))
+KINDS = ("ct_quantile", "tvt_cp_band")
+OPTIONS: tuple[Option, ...] = tuple(product(WINDOWS, KINDS))
+OF_TWO: tuple[Option, ...] = tuple(product(WINDOWS[::2], KINDS))  # of each of two scores: all pairs are tried
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def official(
     for number, (name, score) in enumerate(scores.items()):
         score.fit(calibration if score.supervised else good, np.random.default_rng([seed, number, *name.encode()]))
     longest = max(len(episode) for episode in [*calibration, *test])
-    options = OPTIONS if len(scores) == 1 else OPTIONS[::4]
+    options = OPTIONS if len(scores) == 1 else OF_TWO
     fitted = raw_traces(scores, good)
     limits = {(name, one): upper(fitted[name], *one, recipe.alpha, longest) for name in scores for one in options}
 

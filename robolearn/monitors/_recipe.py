@@ -57,6 +57,8 @@ class Recipe:
             raise ValueError(f"alpha: want a share between 0 and 1, got {self.alpha}")
         if min(self.draws, self.every, *self.windows) < 1 or self.patience < 0 or not self.windows or not self.bands:
             raise ValueError("draws, every, windows: want at least 1; patience: at least 0; bands: at least one")
+        if not self.joint and self.needed != len(self.scores):
+            raise ValueError("joint: scores calibrated apart keep their promise only where all must agree; want agree 0")
         if strangers := set(self.options) - set(self.scores):
             raise ValueError(f"options: '{min(strangers)}' is none of the scores")
 

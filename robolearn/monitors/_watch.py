@@ -59,6 +59,7 @@ class Watch:
             got = plan.samples.shape[1]
             if got < self._all.draws:
                 raise BadInput(f"{self.who}: calibrated on {self._all.draws} draws a plan, got {got}")
+            plan = plan.with_draws(self._all.draws)  # another monitor may have asked for more
             for name, score in self.detector.scores.items():
                 self.raw[name].append(float(score.trace(self._tails[name].add(plan))[-1]))
             combined = self.detector.combine({name: np.array(trace) for name, trace in self.raw.items()})

@@ -133,7 +133,7 @@ def test_fewer_draws_are_the_first_ones_and_more_are_refused(tmp_path: Path) -> 
     np.testing.assert_array_equal(few.plans.samples, whole.plans.samples[:, :2])
     np.testing.assert_array_equal(few.plans.past_samples, whole.plans.past_samples[:, :2])
     assert few.plans.features is whole.plans.features and few.seed == 5
-    with pytest.raises(BadInput, match="^episode 5: holds 4 draws a plan, want 5$"):
+    with pytest.raises(BadInput, match=r"^episode 5: holds 4 draws a plan, want 5$"):
         whole.with_draws(5)
 
 

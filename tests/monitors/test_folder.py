@@ -32,7 +32,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 EVERY = Recipe(("knn", "ace", "past_disagreement", "rnd"), 2, draws=4, windows=(1, 3), alpha=0.2, options=OPTIONS)
 PLAIN = Recipe(("variance",), draws=4, windows=(1, 3), alpha=0.2)
-KINDS = {"every": EVERY, "apart": dataclasses.replace(EVERY, joint=False, every=2, patience=1), "plain": PLAIN}
+KINDS = {
+    "every": EVERY,
+    "apart": dataclasses.replace(EVERY, scores=("knn", "rnd"), agree=0, joint=False, every=2, alpha=0.5),
+    "plain": PLAIN,
+}
 
 
 @cache
@@ -123,7 +127,9 @@ def test_a_file_that_is_missing_short_long_or_of_another_monitor_is_refused(fold
 
 
 def test_a_monitor_of_another_policy_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="plain: was calibrated on a policy with other weights; fit a monitor for this one$"):
+    with pytest.raises(
+        CheckpointError, match=r"plain: was calibrated on a policy with other weights; fit a monitor for this one$"
+    ):
         load(folder, "cd" * 32)
     save(tmp_path / "unsaid", fitted("plain"), {})
     with pytest.raises(CheckpointError, match="other weights"):
@@ -209,7 +215,9 @@ def test_weights_that_hold_nothing_a_score_knows_are_refused(folder: Path, tmp_p
 
 def test_a_folder_that_is_there_is_not_overwritten_unless_asked(folder: Path) -> None:
     before = (folder / FILES[2]).read_bytes()
-    with pytest.raises(AlreadyExists, match="plain: this monitor exists already; give --overwrite to replace it, or another path$"):
+    with pytest.raises(
+        AlreadyExists, match=r"plain: this monitor exists already; give --overwrite to replace it, or another path$"
+    ):
         save(folder, fitted("every"), FACTS)
     assert (folder / FILES[2]).read_bytes() == before
     save(folder, fitted("every"), FACTS, overwrite=True)
