@@ -39,7 +39,7 @@ demo: install
 	.venv/bin/robolearn demo
 
 test: install
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow and not gpu"
 
 test-slow: install
 	$(PYTEST) -m slow
