@@ -360,7 +360,8 @@ class Policy(Protocol):
 class Monitor(Protocol):
     """A failure predictor: reads observation and chunk at every tick and says whether this looks like failing."""
 
-    needs: Needs
+    @property
+    def needs(self) -> Needs: ...  # asked before every plan
 
     def reset(self) -> None: ...
     def update(self, obs: Obs, chunk: Chunk) -> Verdict: ...

@@ -237,6 +237,9 @@ def _watch(subject: Subject, options: Options, driver: Any, streams: int) -> Wat
         return None
     if options.verify.draws > 1:
         raise BadInput("eval: --verify chooses among draws of its own and gives none to a --monitor; want one of them")
+    if options.sampling:
+        changed = ", ".join(f"--{name}" for name in options.sampling)
+        raise BadInput(f"eval: {changed} changes the plans that monitor '{options.monitor}' was calibrated on; leave it out")
     from robolearn.monitors import _folder
 
     assert subject.run is not None

@@ -16,6 +16,7 @@ from robolearn.monitors._fit import Fitted, prepare
 from robolearn.monitors._recipe import Recipe, score_names
 
 SUPERVISED = ("safe_mlp", "safe_lstm")
+COLUMNS = ("cell", "seed", "kind", "success", "score", "plans", "alarm_plan", "alarm_step", "peak", "weights_sha256", "commit")
 SPLITS = 20  # of the held-out successes, for the mean false-alarm rate
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from robolearn.apps._evaluate import BODIES_PER_WORKER, Subject
+from robolearn.apps._watched import layout_of
 from robolearn.core import Ask, Chunk, Obs
 from robolearn.errors import BadInput
-from robolearn.monitors._base import Episode, Layout, Plans
+from robolearn.monitors._base import Episode, Plans
 from robolearn.monitors._book import Book
 from robolearn.monitors._evidence import Evidence
 from robolearn.policies._streams import Streams
@@ -149,9 +150,3 @@ def _roll(
     if not kept:
         raise BadInput(f"{subject.label}: no rollout came to an end, all crashed in the simulator")
     return kept[0]
-
-
-def layout_of(policy: Any) -> Layout:
-    """Returns the layout of a trained policy's plans."""
-    config, scale = policy.net.config, policy.normalizer.scale["action"]
-    return Layout.of(policy.spec, config.horizon - config.n_past, config.n_past, np.ravel(scale).tolist())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from robolearn.core import Ask, Chunk, Obs
+from robolearn.monitors._base import Layout
 from robolearn.monitors._detector import Detector
 from robolearn.monitors._watch import Watch
 from robolearn.policies._streams import Streams
@@ -17,9 +19,11 @@ from robolearn.rollout_vector import Record
 class Watched(Streams):
     """Plans as the inner policy does (the first of several draws is what it would plan alone) and notes the first alarms."""
 
-    def __init__(self, inner: Streams, detector: Detector, group: str, streams: int, who: str) -> None:
+    def __init__(self, inner: Any, detector: Detector, group: str, streams: int, who: str) -> None:
         self.inner, self.spec = inner, inner.spec
         self._watches = [Watch(detector, group, who) for _ in range(streams)]
+        layout = layout_of(inner)
+        self._watches[0].require(layout.action, layout.horizon)
         self._seeds: list[int | None] = [None] * streams
         self.alarms: dict[int | None, int] = {}  # seed -> tick of the first alarm
 
@@ -46,3 +50,9 @@ class Watched(Streams):
     def noted(self, records: Sequence[Record]) -> list[Record]:
         """Returns the records with the tick of the first alarm in their outcomes."""
         return [replace(r, outcome=replace(r.outcome, alarm_step=self.alarms.get(r.outcome.seed))) for r in records]
+
+
+def layout_of(policy: Any) -> Layout:
+    """Returns the layout of a trained policy's plans."""
+    config, scale = policy.net.config, policy.normalizer.scale["action"]
+    return Layout.of(policy.spec, config.horizon - config.n_past, config.n_past, np.ravel(scale).tolist())

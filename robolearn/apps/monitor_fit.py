@@ -15,12 +15,14 @@ from robolearn.apps._evaluate import Subject, find
 from robolearn.apps._failure import SUPERVISED, usable
 from robolearn.apps._report import write_json
 from robolearn.apps._rollouts import Wanted, collect
+from robolearn.apps._watched import layout_of
 from robolearn.errors import BadInput
 from robolearn.monitors import _conformal, _folder
 from robolearn.monitors._base import Episode, Layout
 from robolearn.monitors._detector import Detector
 from robolearn.monitors._fit import fit, prepare
 from robolearn.monitors._recipe import SMALL, Recipe, named
+from sim_envs import perturb
 
 BEST = "best"
 
@@ -72,6 +74,7 @@ def run(cfg: Config) -> int:
     subject = find(str(cfg.run))
     folder = folder_of(subject, cfg.name)
     _folder.refuse_existing(folder, cfg.overwrite)
+    refuse_early(cfg, subject)
     wanted = Wanted(cfg.episodes, cfg.seed, cfg.draws, cfg.disturb, cfg.workers, cfg.device)
     with tqdm(total=cfg.episodes, unit="rollout", disable=None) as bar:
         evidence = collect(subject, wanted, rollouts_of(subject, wanted), bar.update)
@@ -85,6 +88,17 @@ def run(cfg: Config) -> int:
     told = {"promised_fpr": detector.promised, "n_calibrate": detector.n_calibrate[""], "threshold": detector.threshold()}
     write_json(cfg.json, facts | told | {"episodes": len(episodes), "successes": solved, "notes": detector.notes}, seed=cfg.seed)
     return 0
+
+
+def refuse_early(cfg: Config, subject: Subject) -> None:
+    """Raises what is wrong with the names, or what this policy cannot serve, before minutes go into rollouts."""
+    from robolearn.training.checkpoint import load_policy
+
+    assert subject.checkpoint is not None
+    layout = layout_of(load_policy(subject.checkpoint))
+    cfg.recipe(layout).make(layout)
+    if cfg.disturb:
+        perturb.parse(cfg.disturb)
 
 
 def make(cfg: Config, layout: Layout, episodes: list[Episode]) -> Detector:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robolearn.apps import _html, _monitor_page, _video
 from robolearn.apps._evaluate import Subject, body_maker, find
-from robolearn.apps._failure import Trial, episode_rows, row
+from robolearn.apps._failure import COLUMNS, Trial, episode_rows, row
 from robolearn.apps._report import git_state, write_json
 from robolearn.apps._rollouts import Wanted, collect
 from robolearn.apps.monitor_fit import folder_of, rollouts_of
@@ -24,8 +24,6 @@ from robolearn.errors import BadInput
 from robolearn.monitors import _folder
 from robolearn.monitors._base import Episode
 from robolearn.monitors._detector import Detector, peak
-
-COLUMNS = ("cell", "seed", "kind", "success", "score", "plans", "alarm_plan", "alarm_step", "peak", "weights_sha256", "commit")
 
 
 @dataclass(frozen=True)

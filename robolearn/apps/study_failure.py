@@ -33,7 +33,6 @@ CASES = {
 }
 ARM = "ptp"
 CALIBRATE_SEED, TEST_SEED = 300_000, 400_000
-COLUMNS = ("cell", "seed", "kind", "success", "score", "plans", "alarm_plan", "alarm_step", "peak", "weights_sha256", "commit")
 OFFICIAL = (("rnd",), ("ace",), ("stac",), ("logpzo",), ("pca_kmeans",), ("rnd_actions",), ("rnd", "ace"))
 BY_DRAWS = ("ace", "stac", "variance")
 DRAWS = (4, 8, 16, 32)
@@ -198,7 +197,7 @@ def write(cfg: Config, found: Found) -> None:
     for name in ("duels", "official", "draws"):
         write_json(cfg.results / f"{name}.json", facts | {"rows": getattr(found, name)}, seed=TEST_SEED)
     with (cfg.results / "episodes.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, tables.COLUMNS)
         writer.writeheader()
         writer.writerows(found.episodes)
 

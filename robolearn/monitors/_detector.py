@@ -135,6 +135,15 @@ def twa(success: Sequence[bool], alarms: Sequence[int], longest: int) -> float:
     return float(np.mean([np.mean(part) for part in (good, bad) if part]))
 
 
+def judged(good: Traces, bad: Traces, recipe: Recipe) -> tuple[float, float]:
+    """Returns (time-weighted accuracy, share of failures seen) of measured traces under the threshold these successes give."""
+    limit = float(np.quantile([peak(trace, recipe.patience) for trace in good], 1 - recipe.alpha))
+    alarms = [first_alarm(trace, limit, recipe.patience) for trace in [*good, *bad]]
+    longest = max(len(trace) for trace in [*good, *bad])
+    seen = float(np.mean([alarm >= 0 for alarm in alarms[len(good) :]]))
+    return twa([True] * len(good) + [False] * len(bad), alarms, longest), seen
+
+
 def choose(good: Traces, bad: Traces, recipe: Recipe) -> Reference:
     """Returns the reference (window and band) under which a score tells failures from successes best, by time-weighted accuracy.
 
@@ -143,15 +152,11 @@ def choose(good: Traces, bad: Traces, recipe: Recipe) -> Reference:
     options = [(window, band) for window in recipe.windows for band in recipe.bands]
     if not bad or len(options) == 1:
         return reference(good, recipe.windows[len(recipe.windows) // 2], recipe.bands[0], recipe.alpha)
-    success = [True] * len(good) + [False] * len(bad)
-    longest = max(len(trace) for trace in [*good, *bad])
     found = []
     for window, band in options:
         made = reference(good, window, band, recipe.alpha)
-        measured = [made.measure(trace) for trace in [*good, *bad]]
-        limit = float(np.quantile([peak(m, recipe.patience) for m in measured[: len(good)]], 1 - recipe.alpha))
-        alarms = [first_alarm(m, limit, recipe.patience) for m in measured]
-        found.append((twa(success, alarms, longest), -window, made))
+        told, _ = judged([made.measure(trace) for trace in good], [made.measure(trace) for trace in bad], recipe)
+        found.append((told, -window, made))
     return max(found, key=lambda one: one[:2])[2]
 
 

@@ -20,11 +20,9 @@ from robolearn.monitors._detector import (
     calibrate,
     choose,
     combined,
-    first_alarm,
-    peak,
+    judged,
     peaks_of,
     raw_traces,
-    twa,
 )
 from robolearn.monitors._recipe import SHARES, Recipe
 
@@ -73,11 +71,11 @@ def deal(episodes: Sequence[Episode], seed: int) -> Parts:
     return made
 
 
-def learned(scores: Mapping[str, Score], parts: Parts, seed: int) -> dict[str, Score]:
-    """Returns the scores, each fitted on the learn split with random numbers of its own."""
+def learned(scores: Mapping[str, Score], good: Sequence[Episode], bad: Sequence[Episode], seed: int) -> dict[str, Score]:
+    """Returns the scores, each fitted on successes (and failures, where it wants them) with random numbers of its own."""
     for number, (name, score) in enumerate(scores.items()):
         rng = np.random.default_rng([seed, number, *name.encode()])
-        score.fit([*parts.learn_good, *(parts.learn_bad if score.supervised else ())], rng)
+        score.fit([*good, *(bad if score.supervised else ())], rng)
     return dict(scores)
 
 
@@ -122,19 +120,14 @@ class Fitted:
         """
         if not self.parts.shape_bad:
             raise BadInput("choosing a combination: want failures among the calibration rollouts, got none")
-        needed, patience = agree or len(names), self.recipe.patience
+        needed = agree or len(names)
 
         def traces(of: Mapping[str, Traces]) -> Traces:
             measured = [[self.references[name].measure(trace) for trace in of[name]] for name in names]
             return [combined(some, needed) for some in zip(*measured, strict=True)]
 
-        good, bad = traces(self.good), traces(self.bad)
-        limit = float(np.quantile([peak(trace, patience) for trace in good], 1 - self.recipe.alpha))
-        alarms = [first_alarm(trace, limit, patience) for trace in [*good, *bad]]
-        if np.mean([alarm >= 0 for alarm in alarms[len(good) :]]) < LEAST_TPR:
-            return -1.0
-        longest = max(len(trace) for trace in [*good, *bad])
-        return twa([True] * len(good) + [False] * len(bad), alarms, longest)
+        accuracy, seen = judged(traces(self.good), traces(self.bad), self.recipe)
+        return accuracy if seen >= LEAST_TPR else -1.0
 
     def best(self, names: Iterable[str] = (), most: int = 2) -> tuple[tuple[str, ...], int]:
         """Returns the scores, at most `most`, and how many must agree, that are worth most on the shape split.
@@ -155,7 +148,7 @@ def prepare(recipe: Recipe, layout: Layout, episodes: Sequence[Episode], seed: i
     that want them) and half to shape (for the choice of windows); none is ever calibrated on.
     """
     parts = deal(episodes, seed)
-    scores = learned(recipe.make(layout), parts, seed)
+    scores = learned(recipe.make(layout), parts.learn_good, parts.learn_bad, seed)
     good = raw_traces(scores, parts.shape_good, recipe.every)
     bad = raw_traces(scores, parts.shape_bad, recipe.every)
     references = {name: choose(good[name], bad[name], recipe) for name in recipe.scores}

@@ -23,7 +23,7 @@ from robolearn.monitors._base import Episode, Plans, checked
 
 CEILING = 1e30  # the score of plans so far out that float32 cannot hold what the network makes of them
 N = TypeVar("N", bound=nn.Module)
-Losses = Callable[[Tensor, Tensor, Tensor], Tensor]  # of a `Labelled.batch`: one loss an episode (k,)
+Losses = Callable[[Tensor, Tensor, Tensor], Tensor]  # outputs (k, T), which are real (k, T), which failed (k,) -> (k,)
 Loss = Callable[[Tensor, torch.Generator], Tensor]  # mean loss () of the rows (k,) it is given the numbers of
 
 
@@ -235,16 +235,29 @@ def train(net: nn.Module, loss: Loss, fit: Tensor, held: Tensor, budget: Budget,
     net.load_state_dict(kept)
 
 
-def train_labelled(net: nn.Module, losses: Losses, data: Labelled, budget: Budget, rng: torch.Generator) -> None:
-    """Fits `net` to labelled episodes by the mean of their losses, classes evened out."""
+def learn_labelled(
+    make: Callable[[int], N],
+    losses: Losses,
+    data: Labelled,
+    budget: Budget,
+    rng: torch.Generator,
+) -> N:
+    """Returns a network fitted to labelled episodes by the mean of their losses, classes evened out.
+
+    make: builds it for embeddings of a width.
+    """
+    net = empty(lambda: make(data.tables[0].shape[1]))
+    draw(net, rng)
     fit, held = (torch.tensor(some, dtype=torch.int64) for some in parts(data.failed.tolist(), budget.held_out, rng))
     weights = data.weights
 
     def loss(which: Tensor, rng: torch.Generator) -> Tensor:
         del rng  # Unused: nothing is drawn.
-        return (weights[which] * losses(*data.batch(which))).mean()
+        x, real, failed = data.batch(which)
+        return (weights[which] * losses(net(x), real, failed)).mean()
 
     train(net, loss, fit, held, budget, rng)
+    return net
 
 
 @torch.no_grad()
@@ -282,6 +295,14 @@ def width_in(arrays: Mapping[str, np.ndarray], who: str) -> int:
     if found.shape != (1,) or found.dtype.kind not in "iu" or found[0] < 1:
         raise BadInput(f"{who}: array 'width': want one whole number above 0, got {found.dtype}{found.shape}")
     return int(found[0])
+
+
+def restored(make: Callable[[int], N], arrays: Mapping[str, np.ndarray], who: str) -> N:
+    """Returns the network that `make` builds for the width in what `to_arrays` gave, filled with it."""
+    width = width_in(arrays, who)
+    net = empty(lambda: make(width))
+    from_arrays(net, arrays, who)
+    return net
 
 
 def from_arrays(net: nn.Module, arrays: Mapping[str, np.ndarray], who: str) -> None:

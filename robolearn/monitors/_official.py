@@ -16,6 +16,7 @@ import numpy as np
 from robolearn.monitors import _conformal
 from robolearn.monitors._base import Episode, Layout
 from robolearn.monitors._detector import Traces, first_alarm, raw_traces, twa, windowed
+from robolearn.monitors._fit import learned
 from robolearn.monitors._recipe import Recipe
 
 WINDOWS = (1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 20, 25, 30, 35, 40, 45, 50)
@@ -42,9 +43,7 @@ def official(
     First with the options that are best on the test episodes, as released, then with those best on the calibration rollouts.
     """
     good = [episode for episode in calibration if episode.success]
-    scores = recipe.make(layout)
-    for number, (name, score) in enumerate(scores.items()):
-        score.fit(calibration if score.supervised else good, np.random.default_rng([seed, number, *name.encode()]))
+    scores = learned(recipe.make(layout), good, [episode for episode in calibration if not episode.success], seed)
     longest = max(len(episode) for episode in [*calibration, *test])
     options = OPTIONS if len(scores) == 1 else OF_TWO
     fitted = raw_traces(scores, good)

@@ -147,7 +147,4 @@ class Predictor(Score):
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes back what `arrays` gave; BadInput names what does not fit."""
-        width = networks.width_in(arrays, self.config.name)
-        flow = networks.empty(lambda: Flow(self.config, width))
-        networks.from_arrays(flow, arrays, self.config.name)
-        self.net = flow
+        self.net = networks.restored(lambda width: Flow(self.config, width), arrays, self.config.name)

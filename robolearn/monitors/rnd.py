@@ -154,7 +154,4 @@ class Predictor(Score):
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes back what `arrays` gave; BadInput names what does not fit."""
-        width = networks.width_in(arrays, self.config.name)
-        net = networks.empty(lambda: Novelty(self.config, width))
-        networks.from_arrays(net, arrays, self.config.name)
-        self.net = net
+        self.net = networks.restored(lambda width: Novelty(self.config, width), arrays, self.config.name)

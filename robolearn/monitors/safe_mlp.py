@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -77,12 +78,9 @@ def losses(rates: Tensor, real: Tensor, failed: Tensor, early: bool = False) -> 
 
 def learn(config: Config, data: networks.Labelled, generator: torch.Generator) -> Rates:
     """Returns a network fitted to labelled episodes, of whichever classes."""
-    net = networks.empty(lambda: Rates(config, data.tables[0].shape[1]))
-    networks.draw(net, generator)
-    networks.train_labelled(
-        net, lambda x, real, failed: losses(net(x), real, failed, config.early), data, config.budget(), generator
+    return networks.learn_labelled(
+        lambda width: Rates(config, width), partial(losses, early=config.early), data, config.budget(), generator
     )
-    return net
 
 
 class Predictor(Score):
@@ -117,7 +115,4 @@ class Predictor(Score):
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes back what `arrays` gave; BadInput names what does not fit."""
-        width = networks.width_in(arrays, self.config.name)
-        net = networks.empty(lambda: Rates(self.config, width))
-        networks.from_arrays(net, arrays, self.config.name)
-        self.net = net
+        self.net = networks.restored(lambda width: Rates(self.config, width), arrays, self.config.name)

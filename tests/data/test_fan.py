@@ -81,17 +81,17 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     parent = subprocess.Popen([sys.executable, tmp_path / "parent.py", tmp_path])
     try:
-        wait_for(lambda: len(list(tmp_path.glob("*.worker"))) == 2)
+        assert comes_true(lambda: len(list(tmp_path.glob("*.worker"))) == 2)
     finally:
         parent.kill()
         parent.wait()
     for worker in tmp_path.glob("*.worker"):
-        wait_for(lambda pid=worker.stem: not Path("/proc", pid).exists())
+        assert comes_true(lambda pid=worker.stem: not Path("/proc", pid).exists())
 
 
-def wait_for(condition: Callable[[], bool], most: float = 120.0) -> None:
-    """Returns when the condition holds; machines stall, so it waits long before it says that it never will."""
+def comes_true(condition: Callable[[], bool], most: float = 120.0) -> bool:
+    """Returns whether the condition holds in time; machines stall, so it waits long before it says that it never will."""
     until = time.monotonic() + most
-    while not condition():
-        assert time.monotonic() < until
+    while not condition() and time.monotonic() < until:
         time.sleep(0.1)
+    return condition()

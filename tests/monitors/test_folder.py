@@ -241,4 +241,7 @@ def test_what_is_left_of_a_save_that_was_killed_is_in_nobodys_way(folder: Path, 
 @pytest.mark.parametrize("facts", [{"by seed": {2: "a", 10: "b"}}, {"share": math.nan}, {"pair": (1, 2)}])
 def test_whatever_facts_are_saved_the_folder_can_be_loaded(tmp_path: Path, facts: dict[str, Any]) -> None:
     save(tmp_path / "m", fitted("plain"), facts)
-    load(tmp_path / "m")
+    told = load(tmp_path / "m")[1]
+    (name,) = facts
+    plain = json.loads(json.dumps(facts))  # as JSON spells it
+    assert json.dumps(told[name], sort_keys=True) == json.dumps(plain[name], sort_keys=True)
