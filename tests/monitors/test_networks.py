@@ -1,81 +1,36 @@
-"""Scores with networks against their specification: RND and logpZO (FIPER, arXiv 2510.09459), SAFE (arXiv 2506.09937)."""
+"""Failure scores with a network: what all of them promise and refuse, and the loop that fits them."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from network_scores import (
+    ALL,
+    LENGTH,
+    OF_EMBEDDINGS,
+    SMALL,
+    SUPERVISED,
+    UNSUPERVISED,
+    WIDTH,
+    each,
+    episodes,
+    equal,
+    far_and_near,
+    fitted_to,
+    make,
+    plans,
+    usual,
+)
 
 from robolearn.errors import BadInput, TrainingDiverged
 from robolearn.monitors import _networks, logpzo, rnd, rnd_actions, safe_lstm, safe_mlp
-from robolearn.monitors._base import Episode, Layout, Plans, Score, Tail
-
-WIDTH, HORIZON, ACTION, LENGTH = 6, 8, 3, 12
-LAYOUT = Layout(("x", "y", "z"), HORIZON, execute=4)
-FEW = dict(epochs=30, batch=64, learning_rate=1e-3)
-SMALL = {
-    rnd: dict(hidden=(16, 16), extra=(16,), out=8, **FEW),
-    rnd_actions: dict(channels=(8, 8, 8), pooled=2, extra=(16,), out=8, **FEW),
-    logpzo: dict(widths=(32, 16), time=8, **FEW),
-    safe_mlp: dict(hidden=(16,), **FEW),
-    safe_lstm: dict(hidden=16, **FEW),
-}
-ALL = list(SMALL)
-UNSUPERVISED = [rnd, rnd_actions, logpzo]
-SUPERVISED = [safe_mlp, safe_lstm]
-OF_EMBEDDINGS = [rnd, logpzo, *SUPERVISED]
-each = functools.partial(pytest.mark.parametrize, ids=lambda module: module.__name__.rpartition(".")[2])
-
-
-def plans(rng: np.random.Generator, shift: float = 0.0, length: int = LENGTH, draws: int = 2) -> Plans:
-    """Returns plans whose embeddings and chunks are N(shift, I)."""
-    features = rng.normal(shift, 1, (length, WIDTH)).astype(np.float32)
-    samples = rng.normal(shift, 1, (length, draws, HORIZON, ACTION)).astype(np.float32)
-    return Plans(4 * np.arange(length), features, samples, np.zeros((length, draws, 0, ACTION)), np.zeros((length, 0, ACTION)))
-
-
-def episodes(successes: int = 10, failures: int = 0, seed: int = 0, shift: float = 2.0) -> list[Episode]:
-    """Returns successes around 0 and failures around `shift`, of unequal lengths."""
-    rng = np.random.default_rng(seed)
-    kinds = [True] * successes + [False] * failures
-    lengths = [LENGTH + k % 4 for k in range(len(kinds))]
-    return [
-        Episode(plans(rng, 0.0 if ok else shift, n), ok, 4 * n, k) for k, (ok, n) in enumerate(zip(kinds, lengths, strict=True))
-    ]
-
-
-def make(module: ModuleType, layout: Layout = LAYOUT, **fields) -> Score:
-    return module.Predictor(module.Config(**{**SMALL[module], **fields}), layout)
-
-
-def fitted_to(module: ModuleType, of: list[Episode], seed: int = 0, layout: Layout = LAYOUT, **fields) -> Score:
-    score = make(module, layout, **fields)
-    score.fit(of, np.random.default_rng(seed))
-    return score
-
-
-@functools.cache
-def usual(module: ModuleType) -> Score:
-    """Returns a score fitted to 10 successes and 6 failures; tests only look at it."""
-    return fitted_to(module, episodes(10, 6))
-
-
-def equal(a: Score, b: Score) -> bool:
-    first, second = a.arrays(), b.arrays()
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def far_and_near(score: Score) -> tuple[float, float]:
-    rng = np.random.default_rng(99)
-    return score.trace(plans(rng, 5.0, 200)).mean(), score.trace(plans(rng, 0.0, 200)).mean()
-
+from robolearn.monitors._base import Tail
 
 # What all of them promise.
 
@@ -316,240 +271,3 @@ def test_the_rate_is_half_a_cosine_and_a_penalty_pulls_to_zero():
     assert rates[0] == pytest.approx(1e-4) and rates[10] == pytest.approx(1e-6) and rates == sorted(rates, reverse=True)
     assert rates[5] == pytest.approx((1e-4 + 1e-6) / 2)
     assert pulled(500, held=False, ridge=1.0)[0] == pytest.approx(0.5, abs=0.02)  # (w - 1)^2 + w^2
-
-
-# Random network distillation.
-
-
-def test_the_frozen_network_is_the_same_to_the_bit_after_fitting_and_the_other_one_is_not():
-    pair = _networks.empty(lambda: rnd.Novelty(rnd.Config(**SMALL[rnd]), WIDTH)).pair
-    generator = torch.Generator().manual_seed(0)
-    _networks.draw(pair, generator, orthogonal=True)
-    before = _networks.to_arrays(pair)
-    rows = torch.arange(100)
-    pair.fit(torch.randn(100, WIDTH, generator=generator), rows[:80], rows[80:], rnd.Config(**SMALL[rnd]).budget(), generator)
-    after = _networks.to_arrays(pair)
-    assert all(np.array_equal(before[name], after[name]) == name.startswith("target") for name in before)
-
-
-@each("module", [rnd, rnd_actions])
-def test_how_long_it_is_fitted_changes_nothing_in_the_frozen_network(module):
-    short, long = (fitted_to(module, episodes(4), epochs=n, patience=0).arrays() for n in (1, 5))
-    differ = {name for name in short if not np.array_equal(short[name], long[name])}
-    assert differ and all("predictor" in name for name in differ)
-
-
-def test_the_first_weights_are_orthogonal_times_the_root_of_two_without_bias():
-    pair = _networks.empty(lambda: rnd.Novelty(rnd.Config(**SMALL[rnd]), WIDTH)).pair
-    _networks.draw(pair, torch.Generator().manual_seed(0), orthogonal=True)
-    for name, weight in pair.named_parameters():
-        if name.endswith("bias"):
-            assert not weight.any()
-        else:
-            gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
-            torch.testing.assert_close(gram, 2 * torch.eye(len(gram)), atol=1e-5, rtol=0)
-
-
-def linear(net: torch.nn.Module) -> list[tuple[int, int]]:
-    return [(part.in_features, part.out_features) for part in net.modules() if isinstance(part, torch.nn.Linear)]
-
-
-def test_sizes_not_set_are_the_published_ones():
-    with torch.device("meta"):
-        observation = rnd.Novelty(rnd.Config(), 128).pair
-        action = rnd_actions.pair(rnd_actions.Config(), 7, 16)
-        flow = logpzo.Flow(logpzo.Config(), 128)
-        mlp, lstm = safe_mlp.Rates(safe_mlp.Config(), 128), safe_lstm.Logits(safe_lstm.Config(), 128)
-    common = [(128, 1024), (1024, 2048), (2048, 4096)]
-    assert linear(observation.target) == [*common, (4096, 512)]
-    assert linear(observation.predictor) == [*common, (4096, 2048), (2048, 1024), (1024, 512)]
-    for net, wanted in ((action.target, [(1024, 128)]), (action.predictor, [(1024, 512), (512, 128), (128, 128)])):
-        convolutions = [part for part in net.modules() if isinstance(part, torch.nn.Conv1d)]
-        assert [(part.out_channels, part.kernel_size[0], part.stride[0]) for part in convolutions] == [
-            (64, 4, 2),
-            (128, 2, 1),
-            (256, 2, 1),
-        ]
-        assert linear(net) == wanted
-    assert linear(flow.embed) == [(256, 1024), (1024, 256)]
-    assert [level.of_x.out_features for level in (*flow.down, *flow.up)] == [256, 512, 1024, 512, 256]
-    assert linear(mlp) == [(128, 256), (256, 1)] and (lstm.lstm.hidden_size, lstm.lstm.num_layers) == (256, 1)
-
-
-@given(width=st.integers(1, 30), horizon=st.integers(1, 40), pooled=st.integers(1, 4))
-def test_convolutions_fit_actions_and_chunks_of_any_size(width, horizon, pooled):
-    config = rnd_actions.Config(**{**SMALL[rnd_actions], "pooled": pooled})
-    with torch.device("meta"):
-        net = rnd_actions.convolutions(config, width, horizon)
-        assert net(torch.empty(2, width, horizon)).shape == (2, 8 * pooled)
-    if width >= 2 and horizon >= 12:
-        first = min(width, 4)
-        assert rnd_actions.kernels(width, horizon, 3) == [first, min(first - 1, 2), max(1, min(first - 2, 2))]
-
-
-def test_only_the_executed_draw_counts_and_it_is_scaled_by_what_normalises_actions():
-    scale = (2.0, 0.5, 4.0)
-    of = episodes(4)
-    scaled = [dataclasses.replace(e, plans=dataclasses.replace(e.plans, samples=e.plans.samples * np.array(scale))) for e in of]
-    a = fitted_to(rnd_actions, of, layout=dataclasses.replace(LAYOUT, scale=scale), epochs=3)
-    b = fitted_to(rnd_actions, [e.with_draws(1) for e in scaled], epochs=3)
-    np.testing.assert_array_equal(a.trace(of[0].plans), b.trace(scaled[0].plans))
-
-
-def test_standardised_embeddings_make_the_score_blind_to_their_scale_and_raw_ones_do_not():
-    rng, stretch, offset = np.random.default_rng(8), 2.0 ** np.arange(WIDTH), np.arange(WIDTH)
-
-    def stretched(p: Plans) -> Plans:
-        return dataclasses.replace(p, features=p.features.astype(np.float64) * stretch + offset)
-
-    new, of = plans(rng), episodes(4)
-    moved = [dataclasses.replace(e, plans=stretched(e.plans)) for e in of]
-    blind = rnd.Predictor(rnd.Config(**{**SMALL[rnd], "standardise": True, "held_out": 0.0, "patience": 0, "batch": 999}), LAYOUT)
-    found = []
-    for some, seen in ((of, new), (moved, stretched(new))):
-        blind.fit(some, np.random.default_rng(0))
-        found.append(blind.trace(seen))
-    # All plans in one step: another order of the episodes, which their contents decide, is only another order of summing.
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-2)
-    raw = [fitted_to(rnd, some).trace(seen) for some, seen in ((of, new), (moved, stretched(new)))]
-    assert not np.allclose(raw[0], raw[1], rtol=0.5)
-
-
-def test_a_number_that_never_varies_is_only_centred():
-    flat = [
-        dataclasses.replace(e, plans=dataclasses.replace(e.plans, features=e.plans.features * [0, 1, 1, 1, 1, 1] + 3))
-        for e in episodes()
-    ]
-    arrays = fitted_to(rnd, flat, standardise=True, epochs=1).arrays()
-    assert arrays["mean"][0] == 3 and arrays["spread"][0] == 1 and np.all(arrays["spread"] > 0)
-    plain = fitted_to(rnd, flat, epochs=1).arrays()
-    assert not plain["mean"].any() and (plain["spread"] == 1).all()
-
-
-# Flow to noise.
-
-
-@pytest.mark.parametrize(
-    ("steps", "drawn", "exact"),
-    [(1, 0.0, 0.0), (2, 0.251, 0.25), (5, 0.596, 0.59367), (20, 0.882, 0.87928), (200, 0.991, 0.98723)],
-)
-def test_the_analytic_field_of_normal_embeddings_gives_the_lengths_of_the_specification(steps, drawn, exact):
-    x = torch.randn(500, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise = logpzo.integrate(lambda x, t: (2 * t - 1) / ((1 - t) ** 2 + t**2) * x, x, steps)
-    # The field is linear, so the ratio does not depend on the draw; the specification's numbers hold one draw's error.
-    ratio = (noise.square().sum() / x.square().sum()).item()
-    assert ratio == pytest.approx(exact, abs=1e-5) and ratio == pytest.approx(drawn, rel=5e-3)
-
-
-def test_one_step_of_a_perfect_field_gives_nothing_whatever_the_embedding():
-    x = torch.randn(10, 5, generator=torch.Generator().manual_seed(0)) * 100
-    assert not logpzo.integrate(lambda x, t: -x, x, 1).any()
-
-
-@pytest.mark.parametrize("steps", [1, 20])
-def test_a_learned_flow_puts_far_embeddings_above_near_ones_in_one_step_and_in_many(steps):
-    far, near = far_and_near(fitted_to(logpzo, episodes(), euler_steps=steps))
-    assert far > 1.5 * near > 0
-
-
-def test_a_learned_velocity_leaves_the_embedding_at_first_and_points_at_the_noise_at_last():
-    flow = fitted_to(logpzo, episodes(40), epochs=100, widths=(64,), learning_rate=3e-3).net
-    x = torch.randn(500, WIDTH, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        along = [((flow.at(x, t) * x).sum() / x.square().sum()).item() for t in (0.0, 0.5, 1.0)]
-    assert along == pytest.approx([-1, 0, 1], abs=0.35)  # as the field of normal embeddings, (2 t - 1) / ((1 - t)^2 + t^2)
-
-
-def test_one_step_is_the_square_of_the_embedding_and_its_velocity_at_time_zero():
-    score, whole = usual(logpzo), plans(np.random.default_rng(9))
-    x = torch.from_numpy(whole.features)
-    with torch.no_grad():
-        wanted = (x + score.net(x, torch.zeros(LENGTH))).square().sum(-1)
-    np.testing.assert_allclose(score.trace(whole), wanted.numpy(), rtol=1e-5)
-
-
-@given(depth=st.integers(1, 4))
-def test_a_flow_of_any_depth_keeps_the_width_and_knows_the_time(depth):
-    config = logpzo.Config(widths=(8,) * depth, time=4)
-    flow = _networks.empty(lambda: logpzo.Flow(config, WIDTH))
-    _networks.draw(flow, torch.Generator().manual_seed(0))
-    x = torch.ones(2, WIDTH)
-    assert flow.at(x, 0.0).shape == x.shape and not torch.allclose(flow.at(x, 0.0), flow.at(x, 0.5))
-
-
-# SAFE.
-
-
-@given(seed=st.integers(0, 999), shift=st.floats(-5, 5))
-def test_the_running_sum_never_falls_and_stays_between_zero_and_the_number_of_plans(seed, shift):
-    scores = usual(safe_mlp).trace(plans(np.random.default_rng(seed), shift))
-    assert (np.diff(scores) >= 0).all() and (scores >= 0).all() and (scores <= np.arange(1, LENGTH + 1)).all()
-
-
-def test_the_probability_lies_between_zero_and_one():
-    scores = usual(safe_lstm).trace(plans(np.random.default_rng(10), 1.0))
-    assert (scores > 0).all() and (scores < 1).all()
-
-
-@each("module", SUPERVISED)
-def test_fitted_to_successes_alone_the_score_goes_to_zero(module):
-    of = episodes(6)
-    data = _networks.Labelled([torch.from_numpy(e.plans.features) for e in of], torch.zeros(6, dtype=torch.bool))
-    highest = []
-    for epochs in (1, 100):
-        score = make(module, epochs=epochs, learning_rate=0.01, penalty=0.0)
-        score.net = module.learn(score.config, data, torch.Generator().manual_seed(0))
-        highest.append(max(score.trace(e.plans).max() / len(e) for e in of))
-    assert highest[1] < 0.01 < 0.04 < highest[0]
-
-
-def test_losses_are_those_of_the_paper():
-    rates = torch.tensor([[0.5, 0.25, 1.0], [0.5, 0.25, 1.0]])
-    real = torch.tensor([[True, True, True], [True, True, False]])
-    lost, ok = torch.tensor([True, True]), torch.tensor([False, False])
-    # s = .5, .75, 1.75; t - s = .5, 1.25, 1.25
-    assert safe_mlp.losses(rates, real, lost).tolist() == [3.0, 1.75] and safe_mlp.losses(rates, real, ok).tolist() == [3.0, 1.25]
-    soon = [5 * math.exp(-3 * t / 2) + 1 for t in (1, 2)]
-    assert safe_mlp.losses(rates, real, lost, early=True)[1].item() == pytest.approx(0.5 * soon[0] + 1.25 * soon[1])
-    assert safe_mlp.losses(rates, real, ok, early=True).tolist() == [3.0, 1.25]
-    logits = torch.tensor([[0.0, 2.0, 9.0]])
-    wanted = [math.log(2), math.log1p(math.exp(-2.0))]
-    assert safe_lstm.losses(logits, real[1:], lost[1:]).item() == pytest.approx(sum(wanted) / 2)
-    assert safe_lstm.losses(logits, real[1:], ok[1:]).item() == pytest.approx((wanted[0] + 2 + wanted[1]) / 2)
-    weighed = (wanted[0] * soon[0] + wanted[1] * soon[1]) / 2
-    assert safe_lstm.losses(logits, real[1:], lost[1:], early=True).item() == pytest.approx(weighed)
-
-
-@each("module", SUPERVISED)
-@pytest.mark.parametrize("early", [False, True])
-def test_padding_changes_neither_loss_nor_gradient(module, early):
-    net, of = usual(module).net, episodes(2, 2)
-    data = _networks.Labelled.of(of, "test")
-    grown, real, failed = data.batch(torch.arange(4))
-    padded = torch.where(real[..., None], grown, 1e3)  # anything at all where nothing is
-    longer = torch.cat([padded, torch.full((4, 5, WIDTH), -7.0)], 1)
-    mask = torch.cat([real, torch.zeros(4, 5, dtype=torch.bool)], 1)
-    alone = [
-        module.losses(net(table[None]), torch.ones(1, len(table), dtype=torch.bool), failed[i : i + 1], early)
-        for i, table in enumerate(data.tables)
-    ]
-    together = module.losses(net(longer), mask, failed, early)
-    torch.testing.assert_close(together, torch.cat(alone))
-    gradients = [torch.autograd.grad(value.sum(), list(net.parameters())) for value in (together, torch.cat(alone))]
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@given(ok=st.integers(1, 30), lost=st.integers(1, 30))
-def test_either_class_weighs_half_and_an_episode_one_on_average(ok, lost):
-    failed = torch.tensor([False] * ok + [True] * lost)
-    weights = _networks.Labelled([], failed).weights
-    assert weights[failed].sum().item() == pytest.approx(weights[~failed].sum().item(), rel=1e-5)
-    assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
-
-
-@each("module", SUPERVISED)
-def test_episodes_held_out_choose_the_epoch_where_that_is_asked_for(module):
-    of = episodes(6, 6)
-    last, best = (fitted_to(module, of, **more) for more in (dict(), dict(held_out=0.25, patience=2)))
-    assert not equal(last, best)
