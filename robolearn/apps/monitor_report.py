@@ -174,7 +174,7 @@ def page(cfg: Config, trial: Trial, test: Sequence[Episode], figures: dict[str, 
         chart = _monitor_page.trace_chart(seconds, trial.traces[i], detector.threshold(episode.group), at)
         words = f"seed {episode.seed} · {episode.kind or 'undisturbed'} · " + ("alarm" if alarm >= 0 else "no alarm")
         players.append(f"<div>{_html.video(path, words, episode.success)}{chart}</div>")
-    parts = [_html.grid(cards, least=260)]
+    parts = [_html.grid(cards, least=200)]
     if players:
         parts += ["<h2>Episodes: missed failures first, then failures seen, false alarms</h2>", _html.grid(players, least=260)]
     rows = [[e.seed, e.kind or "none", e.success, len(e), int(a)] for e, a in zip(test, trial.alarms, strict=True)]
