@@ -1,0 +1,219 @@
+"""`RealEnv`: a robot with cameras as `core.Env`. It owns the clock: `step` waits for the tick, so that the loop needs no sleep.
+
+An action becomes a joint target by a codec and leaves through the guard of the arm's own process; what was really sent comes
+back in the step. An observation belongs to one instant, the newest that all cameras have seen; joints are interpolated there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from hardware._base import ArmState, Frame, Sampled, Setpoint, State
+from hardware._errors import DeviceFault, StaleData
+from hardware._records import Sample
+from robolearn.clock import Rate
+from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
+from robolearn.errors import SpecMismatch
+
+_HISTORY = 60  # cycles of the arm that an observation may look back on
+
+
+class Arm(Protocol):
+    """What `RealEnv` needs of an arm; `hardware._host.Hosted` is one."""
+
+    name: str
+
+    def command(self, setpoint: Setpoint) -> None: ...
+    def hold(self) -> None: ...
+    def read(self) -> Sample: ...
+    def history(self, k: int) -> list[Sample]: ...
+    def fault(self) -> str: ...
+
+
+class Eye(Protocol):
+    """What it needs of a camera: the newest frame, None before the first."""
+
+    def newest(self) -> Frame | None: ...
+
+
+class Codec(Protocol):
+    """Between the policy's actions and joint targets, both ways (see `robolearn.runtime.codecs`)."""
+
+    action: ArraySpec
+
+    def target(self, action: np.ndarray, q: np.ndarray) -> TargetLike: ...
+    def action_of(self, q: np.ndarray, aperture: float, before: np.ndarray) -> np.ndarray: ...
+
+
+class TargetLike(Protocol):
+    """A joint target."""
+
+    @property
+    def q(self) -> np.ndarray: ...
+    @property
+    def aperture(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One observation key: what it looks like, and how it comes from a state of the arm."""
+
+    spec: ArraySpec
+    of: Callable[[ArmState], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """One observation key from elsewhere; `read` returns the newest value and when it was measured [monotonic ns]."""
+
+    spec: ArraySpec
+    read: Callable[[], tuple[np.ndarray, int]]
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How old an input may be [s] until it is flagged (late), and until the arm holds and the step raises StaleData (gone)."""
+
+    late_s: float = 0.1
+    gone_s: float = 2.0
+
+
+@dataclass
+class RealEnv:
+    """A robot as a body.
+
+    spec: what it shows and takes; shown, sensed, eyes: where each observation key comes from; codec: of spec.codec; begin: brings
+    the arm to where an episode starts (align, with whatever consent that needs); rate: keeps spec.hz.
+    """
+
+    spec: Spec
+    arm: Arm
+    codec: Codec
+    shown: Mapping[str, Shown]
+    eyes: Mapping[str, Eye] = field(default_factory=dict)
+    sensed: Mapping[str, Sensed] = field(default_factory=dict)
+    begin: Callable[[int | None], None] = lambda seed: None
+    ages: Ages = Ages()
+    clock_ns: Callable[[], int] = time.monotonic_ns
+    rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        for key in self.spec.obs:
+            if not (key in self.shown or key in self.eyes or key in self.sensed):
+                raise SpecMismatch(f"{self.arm.name}: nothing shows observation '{key}'; it has {', '.join(self._keys())}")
+        if self.codec.action.shape != self.spec.action.shape:
+            want, got = self.spec.action.shape, self.codec.action.shape
+            raise SpecMismatch(f"{self.arm.name}: codec '{self.spec.codec}' takes actions of shape {got}, the spec says {want}")
+        self.rate = self.rate or Rate(self.spec.hz)
+        self._frames: dict[str, int] = {}
+
+    def reset(self, seed: int | None = None) -> Obs:
+        """Brings the arm to its start and returns the first observation; StaleData where an input is missing."""
+        self.begin(seed)
+        self._frames = {}
+        assert self.rate is not None
+        self.rate.wait()
+        obs, _ = self._observe(self._healthy())
+        return obs
+
+    def step(self, action: np.ndarray) -> Step:
+        """Sends an action, waits for the tick, and returns what came of it.
+
+        Raises what the arm's process told of a fault, StaleData where an input is gone; the arm then holds.
+        """
+        self.spec.action.check(action, f"{self.arm.name} action")
+        before = self._healthy().state
+        target = self.codec.target(action, before.q)
+        self.arm.command(Setpoint(target.q, target.aperture, self.clock_ns() + round(1e9 / self.spec.hz)))
+        assert self.rate is not None
+        late_s = self.rate.wait()
+        sample = self._healthy()
+        obs, flags = self._observe(sample)
+        sent = sample.sent if np.isfinite(sample.sent).all() else sample.state.q
+        aperture = sample.sent_aperture if np.isfinite(sample.sent_aperture) else sample.state.aperture
+        flags |= Flag.LATE if late_s > 0.5 / self.spec.hz else 0
+        flags |= Flag.HELD if sample.holding else 0
+        flags |= Flag.CLAMPED if sample.changed or sample.state.flags & Sampled.CLAMPED else 0
+        flags |= Flag.STALE if sample.state.flags & Sampled.STALE else 0
+        clocks = {"monotonic": self._instant, "wall": time.time_ns(), f"dev/{self.arm.name}": sample.state.t_sample_ns}
+        filtered = self.codec.action_of(sent, aperture, before.q) if sample.changed or sample.holding else action
+        return Step(obs, filtered.astype(self.spec.action.dtype), sent.astype(np.float32), clocks, flags=int(flags))
+
+    def close(self) -> None:
+        """Asks the arm to hold; whoever opened it closes it."""
+        self.arm.hold()
+
+    def _keys(self) -> Sequence[str]:
+        return [*self.shown, *self.eyes, *self.sensed]
+
+    def _healthy(self) -> Sample:
+        """Returns the newest cycle of an arm without fault."""
+        sample = self.arm.read()
+        if sample.life is State.FAULT:
+            raise DeviceFault(self.arm.name, self.arm.fault().removeprefix(f"{self.arm.name}: "), sample.state.alarm)
+        return sample
+
+    def _observe(self, sample: Sample) -> tuple[Obs, int]:
+        """Returns the observation of one instant, and flags."""
+        frames, flags = {key: self._frame(key, eye) for key, eye in self.eyes.items()}, 0
+        self._instant = min([frame.t_capture_ns for frame in frames.values()], default=sample.state.t_sample_ns)
+        state = interpolated(self.arm.history(_HISTORY), self._instant) if frames else sample.state
+        obs: Obs = {}
+        for key, spec in self.spec.obs.items():
+            if key in frames:
+                obs[key] = frames[key].image
+                flags |= Flag.FRAME_REPEATED if self._frames.get(key) == frames[key].seq else 0
+                flags |= self._aged(key, frames[key].t_capture_ns)
+                self._frames[key] = frames[key].seq
+            elif key in self.sensed:
+                obs[key], t_ns = self.sensed[key].read()
+                flags |= self._aged(key, t_ns)
+            else:
+                obs[key] = self.shown[key].of(state)
+            spec.check(obs[key], f"{self.arm.name} {key}")
+        return obs, flags | self._aged("joints", sample.state.t_recv_ns)
+
+    def _frame(self, key: str, eye: Eye) -> Frame:
+        frame = eye.newest()
+        if frame is None:
+            self.arm.hold()
+            raise StaleData(key, "no picture has come yet; is the camera there?")
+        return frame
+
+    def _aged(self, what: str, t_ns: int) -> int:
+        """Returns the flag of an input's age; StaleData, and the arm holds, where it is gone."""
+        age_s = (self.clock_ns() - t_ns) / 1e9
+        if age_s > self.ages.gone_s:
+            self.arm.hold()
+            raise StaleData(what, f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds")
+        return Flag.STALE if age_s > self.ages.late_s else 0
+
+
+def interpolated(samples: Sequence[Sample], t_ns: int) -> ArmState:
+    """Returns the state at an instant, linear between cycles, the nearest outside. samples: oldest first, at least one."""
+    states = [sample.state for sample in samples]
+    stamps = np.array([state.t_sample_ns for state in states])
+    after = int(np.searchsorted(stamps, t_ns))
+    if after == 0 or after == len(states):
+        return states[min(after, len(states) - 1)]
+    early, late = states[after - 1], states[after]
+    share = (t_ns - early.t_sample_ns) / max(1, late.t_sample_ns - early.t_sample_ns)
+
+    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + share * (b - a)
+
+    return replace(
+        late,
+        q=between(early.q, late.q),
+        qd=between(early.qd, late.qd),
+        effort=between(early.effort, late.effort),
+        aperture=early.aperture + share * (late.aperture - early.aperture),
+        t_sample_ns=t_ns,
+        t_unc_ns=max(early.t_unc_ns, late.t_unc_ns),
+        flags=early.flags | late.flags | Sampled.INTERPOLATED,
+    )

@@ -1,0 +1,53 @@
+"""A plain virtual arm and a plain guard for tests of the hosting; functions of a module, as a new process wants them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from hardware._base import ArmState, Caps, Setpoint
+from hardware.emulators._plants import FirstOrder
+from hardware.robots.virtual import Body, Config, Virtual
+
+JOINTS = ("a", "b", "c")
+SPEED = 1.0  # [rad/s] that the plain guard allows
+
+
+def body() -> Body:
+    return Body(FirstOrder(np.zeros(3), 0.02, 6.0), JOINTS, np.full(3, -2.0), np.full(3, 2.0))
+
+
+def make_arm(watchdog_s: float = 0.5) -> Virtual:
+    return Virtual(Config(watchdog_s=watchdog_s, opening_m=0.08), body)
+
+
+def broken() -> Virtual:
+    raise ValueError("this driver cannot be made")
+
+
+class SpeedGuard:
+    """Keeps a speed limit and counts nothing."""
+
+    filters = ("velocity",)
+
+    def __init__(self, period_s: float) -> None:
+        self._step = SPEED * period_s
+
+    def reset(self, q: np.ndarray, aperture: float | None) -> None:
+        self._q = q.copy()
+
+    def step(self, setpoint: Setpoint, state: ArmState, now_s: float) -> tuple[Setpoint, tuple[str, ...]]:
+        wanted = setpoint.q - self._q
+        self._q = self._q + np.clip(wanted, -self._step, self._step)
+        return Setpoint(self._q.copy(), setpoint.aperture), ("velocity",) if np.abs(wanted).max() > self._step else ()
+
+    def stop(self, state: ArmState, now_s: float) -> tuple[Setpoint, bool]:
+        return Setpoint(self._q.copy()), True
+
+
+def make_guard(caps: Caps, period_s: float) -> SpeedGuard:
+    return SpeedGuard(period_s)
+
+
+quick_watchdog = partial(make_arm, 0.2)

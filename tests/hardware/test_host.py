@@ -1,0 +1,176 @@
+"""A driver in a process of its own: setpoints and samples through shared memory, and what is left when somebody dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardware._base import Setpoint, State, Stop
+from hardware._errors import BadCommand, NotReady, TransportLost
+from hardware._host import Hosted
+from hardware._loop import Way
+from hardware._records import Hosting, Sample
+from hardware._ring import new_run, sweep
+from tests.hardware import hosted
+
+PATIENCE_S = 20.0  # shared cores stall
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def arm() -> Iterator[Hosted]:
+    run = new_run()
+    arm = Hosted("arm", hosted.make_arm, hosted.make_guard, run, Hosting(hold_after_s=0.15))
+    arm.connect()
+    arm.configure()
+    arm.activate()
+    yield arm
+    assert arm.close() == []
+    assert sweep(run) == []  # nothing was left in shared memory
+
+
+def test_what_is_asked_is_reached_and_shown(arm: Hosted) -> None:
+    def there() -> bool:
+        arm.command(Setpoint(np.array([0.2, -0.1, 0.0]), 0.5))
+        return bool(np.abs(arm.read().state.q - [0.2, -0.1, 0.0]).max() < 1e-2)
+
+    until(there, "the arm reaches its setpoint")
+    assert arm.read().state.aperture == 0.5 and arm.read().life is State.ACTIVE
+
+
+def test_no_setpoint_leaves_faster_than_the_guard_allows(arm: Hosted) -> None:
+    seen: dict[int, Sample] = {}
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        arm.command(Setpoint(np.array([-1.0, 1.0, 1.0])))
+        seen |= {sample.cycle: sample for sample in arm.history(60)}
+        time.sleep(0.02)
+    sent = [seen[k].sent for k in sorted(seen) if np.isfinite(seen[k].sent).all()]
+    assert len(sent) > 5
+    assert np.abs(np.diff(sent, axis=0)).max() <= hosted.SPEED * 0.01 * 60 + 1e-9  # history may skip what was overwritten
+    neighbours = [seen[k + 1].sent - seen[k].sent for k in seen if k + 1 in seen]
+    assert np.nanmax(np.abs(neighbours)) <= hosted.SPEED * 0.01 + 1e-9
+    assert any(seen[k].changed for k in seen) and arm.filters == ("velocity",)
+
+
+def test_without_new_setpoints_it_holds(arm: Hosted) -> None:
+    arm.command(Setpoint(np.zeros(3)))
+    until(lambda: arm.read().holding, "it holds")
+    cycle = arm.read().cycle
+    held = [sample.sent for sample in (arm.read_fresh(cycle, PATIENCE_S), arm.read_fresh(cycle + 5, PATIENCE_S))]
+    np.testing.assert_array_equal(held[0], held[1])
+
+
+def test_what_is_not_finite_is_refused_before_shared_memory(arm: Hosted) -> None:
+    with pytest.raises(BadCommand, match="want 3 finite numbers"):
+        arm.command(Setpoint(np.array([0.0, np.nan, 0.0])))
+    with pytest.raises(BadCommand, match="want 3 finite numbers"):
+        arm.command(Setpoint(np.zeros(2)))
+
+
+def test_an_error_in_the_process_is_the_same_error_here(arm: Hosted) -> None:
+    with pytest.raises(NotReady, match="arm: activate: want state configured, it is active"):
+        arm.activate()
+
+
+def test_health_counts_the_cycles(arm: Hosted) -> None:
+    assert arm.health().counters["samples"] > 0
+
+
+def test_reading_before_connecting_says_so() -> None:
+    arm = Hosted("early", hosted.make_arm, hosted.make_guard, new_run())
+    with pytest.raises(NotReady, match="connect first"):
+        arm.read()
+    arm.close()
+    arm.close()
+
+
+def test_a_driver_that_was_killed_is_lost_and_leaves_nothing() -> None:
+    run = new_run()
+    arm = Hosted("victim", hosted.make_arm, hosted.make_guard, run)
+    arm.connect()
+    os.kill(arm.pid, signal.SIGKILL)
+    until(lambda: not arm.alive, "the process ends")
+    with pytest.raises(TransportLost, match=r"driver process has ended \(exit code -9\)"):
+        arm.read()
+    assert arm.close() == []
+    assert sweep(run) == []
+
+
+def test_a_driver_that_stood_still_for_longer_than_its_watchdog_finds_the_torque_off() -> None:
+    arm = Hosted("stopped", hosted.quick_watchdog, hosted.make_guard, new_run())
+    arm.connect(), arm.configure(), arm.activate()
+    os.kill(arm.pid, signal.SIGSTOP)
+    time.sleep(0.4)
+    os.kill(arm.pid, signal.SIGCONT)
+    until(lambda: arm.read().life is State.FAULT, "the watchdog's alarm is a fault")
+    assert "watchdog" in arm.fault()
+    arm.clear_fault()
+    arm.configure(), arm.activate()
+    arm.deactivate(Stop.RELEASE, drop=True)
+    assert arm.close() == []
+
+
+def test_a_driver_that_cannot_be_made_is_lost_in_one_line() -> None:
+    arm = Hosted("broken", hosted.broken, hosted.make_guard, new_run())
+    with pytest.raises(TransportLost, match="broken: connect: its driver process has ended"):
+        arm.connect()
+    arm.close()
+
+
+PARENT = """
+import sys, time
+from hardware._host import Hosted
+from tests.hardware import hosted
+if __name__ == "__main__":
+    arm = Hosted("orphan", hosted.make_arm, hosted.make_guard, sys.argv[1])
+    arm.connect(), arm.configure(), arm.activate()
+    print(arm.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_when_the_parent_is_killed_the_driver_goes_and_shared_memory_too(tmp_path: Path) -> None:
+    script, run = tmp_path / "parent.py", new_run()
+    script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(script), run], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(
+        lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2],
+        "the driver goes",
+    )
+    until(lambda: not list(Path("/dev/shm").glob(f"{run}*")) or bool(sweep(run)), "shared memory goes")
+    assert sweep(run) == []
+
+
+def test_no_process_of_ours_is_left() -> None:
+    assert [child.name for child in multiprocessing.active_children() if child.name.startswith("driver ")] in ([], ["driver arm"])
+
+
+def test_a_way_is_straight_and_in_time() -> None:
+    way = Way().to(Setpoint(np.array([1.0]), None, 100), np.array([0.0]), 0)
+    np.testing.assert_allclose([way.at(t, 1.0).q[0] for t in (0, 25, 50, 100, 200)], [0.0, 0.25, 0.5, 1.0, 1.0])  # type: ignore[union-attr]
+    turned = way.to(Setpoint(np.array([0.0]), None, 150), np.array([9.0]), 50)  # from where it is, not from where the arm lags
+    np.testing.assert_allclose([turned.at(t, 1.0).q[0] for t in (50, 100, 150)], [0.5, 0.25, 0.0])  # type: ignore[union-attr]
+    assert turned.at(50 + 2_000_000_000, 1.0) is None and Way().at(0, 1.0) is None
