@@ -65,7 +65,7 @@ bench: install
 EXTRA = $$(.venv/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$$extra'])")
 
 sdk: install
-	@for extra in dynamixel feetech ur xarm franka robotiq; do \
+	@for extra in dynamixel feetech ur xarm franka franka-sim robotiq realsense deploy serve; do \
 		if $(PIP) install -q -c constraints.txt $(EXTRA); then echo "$$extra: installed"; \
 		else echo "$$extra: NOT installed (no package for this Python or machine); its robots stay unavailable"; fi; \
 	done

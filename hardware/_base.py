@@ -121,12 +121,13 @@ class Caps:
 class Setpoint:
     """What the motors should reach. q: (n,) [rad]; aperture: 0 closed .. 1 open, None leaves the gripper.
 
-    t_ns: when it should be reached [monotonic ns]; 0: as soon as can be.
+    t_ns: when it should be reached [monotonic ns], 0: as soon as can be; qd: (n,) [rad/s] how fast it moves on, None: not at all.
     """
 
     q: np.ndarray
     aperture: float | None = None
     t_ns: int = 0
+    qd: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class Guard(Protocol):
 
     filters: tuple[str, ...]
 
-    def reset(self, q: np.ndarray, aperture: float | None) -> None:
+    def reset(self, q: np.ndarray, aperture: float | None, now_s: float) -> None:
         """Begins at rest at q (n,) [rad]."""
 
     def step(self, setpoint: Setpoint, state: ArmState, now_s: float) -> tuple[Setpoint, tuple[str, ...]]:

@@ -67,6 +67,7 @@ class Hosted:
         ]
         self._rings = Ring(layouts[0], create=True), Ring(layouts[1], create=True)
         self._call("loop", timeout_s, layouts=[asdict(layout) for layout in layouts])
+        self.read_fresh(0, timeout_s)  # so that whoever is connected can read
         return Identity(**{**said["identity"], "parts": tuple(said["identity"]["parts"])})
 
     def configure(self, timeout_s: float = 20.0) -> Mapping[str, tuple[Any, Any]]:

@@ -88,7 +88,8 @@ class Loop:
         self._arm.activate()
         self._guard = self._make_guard(self._arm.caps, self._hosting.period_s)
         self._newest = self._arm.cycle()
-        self._guard.reset(self._newest.q, None if np.isnan(self._newest.aperture) else self._newest.aperture)
+        aperture = None if np.isnan(self._newest.aperture) else self._newest.aperture
+        self._guard.reset(self._newest.q, aperture, time.monotonic_ns() / 1e9)
         self._way, self._resting, self._fault = Way(), True, ""
         self._count = self._rings[1].count if self._rings else 0  # what was left before is of another life
         self._filters = self._guard.filters
@@ -167,7 +168,10 @@ class Way:
         """Returns the target of this instant; None where there is no goal, or the last one is older than `hold_after_s`."""
         if self.goal is None or now_ns - self.left_ns > hold_after_s * 1e9:
             return None
-        return Setpoint(self._place(now_ns), self.goal.aperture, self.goal.t_ns)
+        span_s = (self.goal.t_ns - self.begin_ns) / 1e9
+        moving = self.begin is not None and span_s > 0 and now_ns < self.goal.t_ns
+        qd = (self.goal.q - self.begin) / span_s if moving else None
+        return Setpoint(self._place(now_ns), self.goal.aperture, self.goal.t_ns, qd)
 
     def _place(self, now_ns: int) -> np.ndarray:
         assert self.goal is not None and self.begin is not None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -216,9 +216,12 @@ class Step:
 class Ask:
     """What a caller wants of one plan.
 
-    draws: how many samples (the first is the one to execute); prefix, prefix_mask: actions (horizon, action) that are
-    already fixed and where (real-time chunking); goal: values of the goal keys of the spec; guidance: strength of
-    classifier-free guidance towards the goal (1 = plain conditional).
+    draws: how many samples (the first is the one to execute); prefix: actions of the plan's own shape (horizon, action), from
+    this tick on, of which some are already fixed (real-time chunking); prefix_mask: (horizon,) in [0, 1], how much each of
+    them holds, 0: not at all, and not read; goal: values of the goal keys of the spec; guidance: strength of classifier-free
+    guidance towards the goal (1 = plain conditional); prefix_beta: the largest weight of the prefix' pull; prefix_jacobian:
+    pull through the network (full) or past it (identity, without back-propagation); prefix_fixed: so many first actions of the
+    prefix are the plan's own first, exactly (for a policy trained so; they need no mask).
     """
 
     draws: int = 1
@@ -226,6 +229,9 @@ class Ask:
     prefix_mask: np.ndarray | None = None
     goal: Mapping[str, np.ndarray] = field(default_factory=lambda: _EMPTY)
     guidance: float = 1.0
+    prefix_beta: float = 5.0
+    prefix_jacobian: Literal["full", "identity"] = "full"
+    prefix_fixed: int = 0
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,15 @@ class Running:
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
         try:
-            said = json.loads(self._pipe.recv_bytes()) if self._pipe.poll(timeout_s) else {"error": f"no word in {timeout_s:g} s"}
+            said: dict[str, Any] = (
+                json.loads(self._pipe.recv_bytes()) if self._pipe.poll(timeout_s) else {"lost": f"no word in {timeout_s:g} s"}
+            )
         except EOFError:
-            said = {"error": "it ended"}
-        if "error" in said:
-            raise (BadInput if said.get("mine") else HardwareError)(f"emulator: {said['error']}")
-        return dict(said)
+            said = {"lost": "it ended"}
+        if "ok" not in said:
+            refused = said.get("refused")
+            raise (BadInput if refused else HardwareError)(f"emulator: {refused or said['lost']}")
+        return dict(said["ok"])
 
 
 def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, pipe: Connection, parent: int) -> None:
@@ -75,9 +78,9 @@ def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, p
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends us
     try:
         emulator = make_emulator(name, overrides, make_plant() if make_plant else None)
-        pipe.send_bytes(json.dumps({"address": emulator.open()}).encode())
+        pipe.send_bytes(json.dumps({"ok": {"address": emulator.open()}}).encode())
     except (RobolearnError, OSError) as error:
-        pipe.send_bytes(json.dumps({"error": str(error)}).encode())
+        pipe.send_bytes(json.dumps({"lost": str(error)}).encode())
         return
     try:
         while True:
@@ -85,10 +88,10 @@ def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, p
             while pipe.poll():
                 asked = json.loads(pipe.recv_bytes())
                 try:
-                    said: Mapping[str, Any] = emulator.control(asked["op"], asked["args"])
+                    said: dict[str, Any] = {"ok": dict(emulator.control(asked["op"], asked["args"]))}
                 except (BadInput, KeyError, ValueError) as error:
-                    said = {"error": str(error), "mine": True}
-                pipe.send_bytes(json.dumps(dict(said)).encode())
+                    said = {"refused": str(error)}
+                pipe.send_bytes(json.dumps(said).encode())
     except EOFError:
         pass
     finally:

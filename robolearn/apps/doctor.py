@@ -39,11 +39,14 @@ REQUIRED = (
 OPTIONAL = (
     ("wandb", "wandb", "logging to Weights & Biases", "pip install wandb"),
     ("dynamixel_sdk", "dynamixel-sdk", "Dynamixel arms", "make sdk"),
-    ("scservo_sdk", "feetech-servo-sdk", "Feetech arms (SO-101)", "make sdk"),
+    ("serial", "pyserial", "Feetech arms (SO-101)", "make sdk"),
     ("rtde_control", "ur-rtde", "Universal Robots", "make sdk"),
     ("xarm", "xarm-python-sdk", "UFACTORY xArm", "make sdk"),
     ("franky", "franky-control", "Franka FR3", "make sdk"),
     ("pymodbus", "pymodbus", "Robotiq grippers", "make sdk"),
+    ("pyrealsense2", "pyrealsense2", "RealSense cameras", "make sdk"),
+    ("ruckig", "ruckig", "the limits of a real arm", "make sdk"),
+    ("msgpack", "msgpack", "the policy server", "make sdk"),
     ("ai_edge_litert", "ai-edge-litert", "hands in human video", "make video"),
 )
 _DRAW = """

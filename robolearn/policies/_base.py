@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robolearn.core import Spec
 from robolearn.data.layout import Layout
-from robolearn.nets.denoiser import AtTimes, Denoiser
+from robolearn.errors import BadInput
+from robolearn.nets.denoiser import Denoiser
+from robolearn.nets.guide import Delays, Guide
 from robolearn.nets.memory import GruMemory, Memory, SegaMemory
 from robolearn.nets.mlp import MLP
 from robolearn.nets.obs import ObsEncoder
@@ -34,6 +36,7 @@ EMBEDDING = "embedding"  # the key under which a batch brings what the frozen en
 class PolicyConfig:
     """The choices every policy shares. Field names are the field's standard terms."""
 
+    real_time: ClassVar[bool] = False  # whether it can be trained to go on from given actions
     name: str = ""
     """Which policy: a file of robolearn/policies."""
     obs: tuple[str, ...] = ()
@@ -92,6 +95,8 @@ class PolicyConfig:
     """Width of an MLP over each frame's features; 0: none (with SEGA: memory_width)."""
     goal_dropout: float = 0.1
     """How often the goal is hidden in training, so that classifier-free guidance works; without goal keys unused."""
+    rtc_max_delay: int = 0
+    """Training-time real-time chunking: up to so many first actions of a plan are given, not sampled (flow, diffusion)."""
 
     def __post_init__(self) -> None:
         if self.n_obs_steps < 1 or self.execute < 1:
@@ -110,6 +115,11 @@ class PolicyConfig:
             )
         if self.history_mixed and (self.history_stride == 1 or self.n_obs_steps < 3):
             raise ValueError("history_mixed: wants history_stride above 1 and at least 3 observations")
+        if self.rtc_max_delay and not self.real_time:
+            raise ValueError(f"rtc_max_delay: policy '{self.name}' has no real-time chunking; leave it out")
+        most = self.horizon - self.n_past - 1
+        if not 0 <= self.rtc_max_delay <= most:
+            raise ValueError(f"rtc_max_delay: want 0 to {most}, so that an action is left, got {self.rtc_max_delay}")
         self._check_memory()
 
     def _check_memory(self) -> None:
@@ -220,7 +230,8 @@ class PolicyNet(nn.Module, ABC):
         self.memory = make_memory(config, self.encoder.dim)
         goal_dim = sum(math.prod(array.shape) for array in spec.goal.values())
         context_dim = self.encoder.dim if self.memory is None else self.memory.context_dim
-        self.cond_dim = context_dim + (goal_dim + 1 if goal_dim else 0)
+        self.delays = Delays(config.rtc_max_delay, config.n_past, config.horizon)
+        self.cond_dim = context_dim + (goal_dim + 1 if goal_dim else 0) + self.delays.most
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Returns features (batch, n_obs, feature) of observations (batch, n_obs, ...), or those a cache holds (EMBEDDING)."""
@@ -273,6 +284,31 @@ class PolicyNet(nn.Module, ABC):
         """Returns the tokens (batch, horizon - h0, ...) of (batch, horizon, ...) that the loss counts."""
         return tokens[:, self.config.first_counted :]
 
+    def give(self, cond: Tensor, rng: Draws) -> tuple[Tensor | None, Tensor]:
+        """Returns which tokens (batch, horizon, 1) training gives away, and the condition (batch, n_obs, cond) that tells of it.
+
+        They are the first d of the plan, d uniform in 0..rtc_max_delay; None, and nothing is drawn, where that is 0.
+        """
+        most = self.delays.most
+        given = self.delays.given(rng.integers(most + 1, len(cond))) if most else None
+        return given, self.delays.tell(cond, given)
+
+    def told(self, context: Tensor, unguided: Tensor | None, given: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Returns both conditions of a sampler with what tells of the given tokens (..., horizon, 1; None: there are none)."""
+        return self.delays.tell(context, given), None if unguided is None else self.delays.tell(unguided, given)
+
+    def squared_error(self, predicted: Tensor, wanted: Tensor, given: Tensor | None) -> Tensor:
+        """Returns the mean squared error over the tokens that the loss counts and that are not given.
+
+        With given ones the divisor is how many are left on average, the same for every part of a batch.
+        """
+        predicted, wanted = self.counted(predicted), self.counted(wanted)
+        if given is None:
+            return nn.functional.mse_loss(predicted, wanted)
+        wrong = (predicted - wanted).square().masked_fill(self.counted(given), 0.0)
+        left = wrong.shape[1] - self.delays.most / 2
+        return wrong.sum() / (len(wrong) * left * self.action_dim)
+
     def forward(self, batch: Batch, state: Any, rng: Draws) -> tuple[Tensor, Any]:
         """The loss, under the name that DistributedDataParallel and torch.compile wrap."""
         return self.loss(batch, state, rng=rng)
@@ -293,6 +329,16 @@ class PolicyNet(nn.Module, ABC):
         """Returns how many noise tensors `sample` uses."""
         return 1
 
+    def sample_guided(
+        self, context: Tensor, noise: Tensor, guide: Guide, *, guidance: float = 1.0, unguided: Tensor | None = None
+    ) -> Tensor:
+        """Returns what `sample` returns, held to the guide's actions. BadInput where `why_no_prefix` says why not."""
+        raise BadInput(self.why_no_prefix())
+
+    def why_no_prefix(self) -> str:
+        """Returns why a plan cannot be held to a prefix, in one line; empty where it can."""
+        return f"policy '{self.config.name}' takes no prefix: it has no real-time chunking"
+
 
 def make_memory(config: PolicyConfig, dim: int) -> Memory | None:
     """Returns the memory that the config names for features of width `dim`; None where there is none."""
@@ -305,22 +351,3 @@ def make_memory(config: PolicyConfig, dim: int) -> Memory | None:
         shape = (config.memory_width, config.memory_slots, config.memory_layers, config.memory_heads)
         memory = SegaMemory(*shape, config.memory_gate, config.memory_keys)
     return memory.requires_grad_(not config.memory_frozen)
-
-
-def guided(
-    denoiser: Denoiser, context: Tensor, times: Sequence[float], guidance: float, unguided: Tensor | None
-) -> Callable[[Tensor, float], Tensor]:
-    """Returns f(x, t), the denoiser's output under `context`: without + guidance * (with - without) where `unguided` is given.
-
-    times: those at which f will be asked; they are prepared together.
-    """
-    conditional = AtTimes(denoiser, context, times)
-    if unguided is None:
-        return conditional
-    without = AtTimes(denoiser, unguided, times)
-
-    def output(x: Tensor, t: float) -> Tensor:
-        free = without(x, t)
-        return free + guidance * (conditional(x, t) - free)
-
-    return output

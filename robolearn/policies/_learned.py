@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from robolearn.core import Ask, Chunk, Obs, Spec
 from robolearn.data.normalize import Normalizer
-from robolearn.errors import BadInput
+from robolearn.errors import ArrayMismatch, BadInput
+from robolearn.nets.guide import Guide
 from robolearn.nets.replay import Replayed
 from robolearn.policies._base import PolicyNet
 from robolearn.policies._streams import Streams
@@ -90,8 +92,7 @@ class Learned(Streams):
 
     def plan_streams(self, indices: Sequence[int], ask: Ask = Ask()) -> list[Chunk]:
         """Returns one chunk a stream, all from one batched pass through the network."""
-        if ask.prefix is not None:
-            raise BadInput(f"policy '{self.net.config.name}' takes no prefix: it has no real-time chunking")
+        guide = self._guide(ask)
         streams = [self.streams[i] for i in indices]
         for i, stream in zip(indices, streams, strict=True):
             if not stream.history:
@@ -99,7 +100,7 @@ class Learned(Streams):
         with torch.inference_mode():
             features = self._encode(streams) if self.net.memory is None else torch.cat([self._remembered(s) for s in streams])
             context, unguided = self._contexts(features, ask)
-            actions = self._sample(context, unguided, streams, ask)
+            actions = self._sample(context, unguided, streams, ask, guide)
         return [self._chunk(s, actions[k], features[k], ask) for k, s in enumerate(streams)]
 
     def snapshot(self, i: int = 0) -> Snapshot:
@@ -150,7 +151,31 @@ class Learned(Streams):
         spec.check(value, f"goal '{key}'")
         return torch.from_numpy(self.normalizer.normalize(key, value)).to(features).expand(features.shape[0], *spec.shape)
 
-    def _sample(self, context: Tensor, unguided: Tensor | None, streams: Sequence[_Stream], ask: Ask) -> np.ndarray:
+    def _guide(self, ask: Ask) -> Guide | None:
+        """Returns what the ask's prefix holds a plan to, None where it holds nothing; BadInput where it cannot be held so."""
+        weight = _weight(ask, self.net, self.spec)
+        if not weight.any() and not ask.prefix_fixed:
+            return None
+        past = self.net.config.n_past  # nothing is held of the past tokens
+        prefix = self.normalizer.normalize("action", np.asarray(ask.prefix)).reshape(len(weight), -1)
+        given = np.arange(len(weight)) < ask.prefix_fixed
+        held = np.where((weight > 0) | given, prefix.T, 0).T  # what holds nothing may be anything, NaN too
+        pulling = np.where(given, 0, weight)  # what is given needs no pull
+
+        def tokens(rows: np.ndarray) -> Tensor:  # (plan, ...) to (horizon, ...)
+            return torch.from_numpy(np.concatenate((np.zeros((past, *rows.shape[1:]), rows.dtype), rows))).to(self.device)
+
+        return Guide(
+            tokens(held),
+            tokens(pulling[:, None]) if pulling.any() else None,
+            tokens(given[:, None]) if ask.prefix_fixed else None,
+            ask.prefix_beta,
+            ask.prefix_jacobian,
+        )
+
+    def _sample(
+        self, context: Tensor, unguided: Tensor | None, streams: Sequence[_Stream], ask: Ask, guide: Guide | None
+    ) -> np.ndarray:
         """Returns normalised actions (stream, draw, horizon, action)."""
         config = self.net.config
         shape = (self.net.noise_draws(), config.horizon, self.net.action_dim)
@@ -159,7 +184,8 @@ class Learned(Streams):
         def repeat(x: Tensor) -> Tensor:
             return x if ask.draws == 1 else x.repeat_interleave(ask.draws, dim=0)
 
-        sampled = self.net.sample(
+        sample = self.net.sample if guide is None else partial(self.net.sample_guided, guide=guide)
+        sampled = sample(
             repeat(context),
             torch.from_numpy(noise).to(self.device),
             guidance=ask.guidance,
@@ -170,6 +196,8 @@ class Learned(Streams):
     def _chunk(self, stream: _Stream, actions: np.ndarray, features: Tensor, ask: Ask) -> Chunk:
         n_past = self.net.config.n_past
         body = self.normalizer.denormalize("action", actions).reshape(*actions.shape[:2], *self.spec.action.shape)
+        if ask.prefix is not None and ask.prefix_fixed:  # exactly, without the rounding of the normalizer's way and back
+            body[:, n_past : n_past + ask.prefix_fixed] = ask.prefix[: ask.prefix_fixed]
         return Chunk(
             actions=body[0, n_past:],
             tick=stream.tick,
@@ -179,6 +207,36 @@ class Learned(Streams):
             past_samples=body[:, :n_past] if ask.draws > 1 and n_past else None,
             features=features.flatten().float().cpu().numpy(),
         )
+
+
+def _weight(ask: Ask, net: PolicyNet, spec: Spec) -> np.ndarray:
+    """Returns how much each action of the ask's prefix holds (plan,); BadInput where it does not fit policy or plan."""
+    if ask.prefix is None:
+        if ask.prefix_mask is not None or ask.prefix_fixed:
+            raise BadInput("prefix_mask and prefix_fixed say what of a prefix holds, and there is no prefix")
+        return np.zeros(0, np.float32)
+    if why := net.why_no_prefix():
+        raise BadInput(why)
+    if ask.prefix_mask is None and not ask.prefix_fixed:
+        raise BadInput("prefix: nothing says what of it holds; give prefix_mask, or prefix_fixed to a policy trained for it")
+    actions = net.config.layout.n_future
+    prefix, want = np.asarray(ask.prefix, np.float32), (actions, *spec.action.shape)
+    weight = np.zeros(actions, np.float32) if ask.prefix_mask is None else np.asarray(ask.prefix_mask, np.float32)
+    if prefix.shape != want:
+        raise ArrayMismatch(f"prefix: want {want}, the shape of a plan's actions, got {prefix.shape}")
+    if weight.shape != (actions,) or not ((weight >= 0) & (weight <= 1)).all():
+        got = np.array2string(weight, precision=3, threshold=8)
+        raise ArrayMismatch(f"prefix_mask: want {actions} numbers in [0, 1], got {got} of shape {weight.shape}")
+    most = net.config.rtc_max_delay
+    if not 0 <= ask.prefix_fixed <= most:
+        raise BadInput(f"prefix_fixed: want 0 to {most}, the rtc_max_delay this policy was trained with, got {ask.prefix_fixed}")
+    if not np.isfinite(prefix[(weight > 0) | (np.arange(actions) < ask.prefix_fixed)]).all():
+        raise ArrayMismatch("prefix: want finite numbers wherever it holds, got NaN or infinity")
+    if not 0 <= ask.prefix_beta < np.inf:
+        raise BadInput(f"prefix_beta: want a finite number of at least 0, got {ask.prefix_beta}")
+    if ask.prefix_jacobian not in ("full", "identity"):
+        raise BadInput(f"prefix_jacobian: want 'full' or 'identity', got '{ask.prefix_jacobian}'")
+    return weight
 
 
 def _noise(seed: int, tick: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:

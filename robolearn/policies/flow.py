@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn.core import Spec
-from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet, guided
+from robolearn.nets.guide import Guide, guided, placed
+from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet
 
 
 @dataclass(frozen=True)
 class Config(PolicyConfig):
     """Flow matching policy."""
 
+    real_time: ClassVar[bool] = True
     name: str = "flow"
     sampler: Literal["euler", "midpoint", "heun"] = "euler"
     """ODE solver; midpoint and heun call the network twice a step."""
@@ -47,14 +49,30 @@ class Net(PolicyNet):
         cond, state = self.training_context(batch, state, rng)
         noise = rng.normal(tuple(batch.action.shape))
         t = rng.uniform((len(batch),))
-        x = torch.lerp(noise, batch.action, t[:, None, None])
-        return nn.functional.mse_loss(self.counted(self.denoiser(x, t, cond)), self.counted(batch.action - noise)), state
+        given, cond = self.give(cond, rng)
+        x = placed(given, batch.action, torch.lerp(noise, batch.action, t[:, None, None]))
+        return self.squared_error(self.denoiser(x, t, cond), batch.action - noise, given), state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Integrates dx/dt = v from t = 0 (noise) to t = 1 (action)."""
         c = self.config
+        context, unguided = self.told(context, unguided)
         velocity = guided(self.denoiser, context, evaluations(c.steps, c.sampler), guidance, unguided)
         return integrate(velocity, noise[0], c.steps, c.sampler)
+
+    def sample_guided(
+        self, context: Tensor, noise: Tensor, guide: Guide, *, guidance: float = 1.0, unguided: Tensor | None = None
+    ) -> Tensor:
+        """Integrates dx/dt = v' of the guide."""
+        c = self.config
+        told = self.told(context, unguided, guide.given)
+        with guide.sampling(*told, noise[0]) as (context, unguided, x):
+            free = guided(self.denoiser, context, evaluations(c.steps, c.sampler), guidance, unguided)
+            return guide.pin(integrate(guide.held(free), x, c.steps, c.sampler))
+
+    def why_no_prefix(self) -> str:
+        """Takes one with every solver."""
+        return ""
 
 
 def evaluations(steps: int, sampler: str) -> list[float]:

@@ -34,7 +34,7 @@ class SpeedGuard:
     def __init__(self, period_s: float) -> None:
         self._step = SPEED * period_s
 
-    def reset(self, q: np.ndarray, aperture: float | None) -> None:
+    def reset(self, q: np.ndarray, aperture: float | None, now_s: float) -> None:
         self._q = q.copy()
 
     def step(self, setpoint: Setpoint, state: ArmState, now_s: float) -> tuple[Setpoint, tuple[str, ...]]:

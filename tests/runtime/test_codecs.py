@@ -106,7 +106,7 @@ def test_what_is_not_in_the_model_is_named() -> None:
     model = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><body name='a'><joint name='j'/><geom size='1'/></body></worldbody></mujoco>"
     )
-    with pytest.raises(BadInput, match="no joint 'k' .known: j."):
+    with pytest.raises(BadInput, match=r"no joint 'k' \(known: j\)"):
         Hand(model, ["k"], "a", np.zeros(1), np.ones(1))
     with pytest.raises(BadInput, match="no site or body 'tip'"):
         Hand(model, ["j"], "tip", np.zeros(1), np.ones(1))

@@ -1,0 +1,150 @@
+"""The connections to a controller of Universal Robots through ur_rtde, with what it lacks: time limits, and the truth on a loss.
+
+After a connection is gone the library returns the last values for ever, says yes to `servoJ`, and hangs in every slower call; its
+control client also connects again on its own and uploads its program. So `there` is asked first, slow calls go through `within`,
+and a link that was lost is closed before another one is opened.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hardware._errors import NotReady, TransportLost, TransportTimeout
+from robolearn.errors import MissingDependency
+
+STREAM_HZ = 500.0  # of an e-Series controller's own cycle
+RUNNING, IDLE = 7, 5  # robot modes
+_DASHBOARD = 29999
+_READ = [
+    "timestamp", "actual_q", "actual_qd", "actual_current", "robot_mode", "safety_mode", "robot_status_bits",
+    "safety_status_bits", "joint_temperatures", "actual_joint_voltage", "payload",
+]  # fmt: skip
+_TRIES, _PROGRAM_S, _POWER_S, _CALL_S = 3, 5.0, 30.0, 2.0
+
+
+class Link:
+    """RTDE both ways, and the dashboard, of one controller. receive, control: ur_rtde's own clients, None where not open."""
+
+    def __init__(self, device: str, host: str, clock_ns: Callable[[], int]) -> None:
+        """device: opens every message."""
+        self._device, self._host, self._clock_ns = device, host, clock_ns
+        self.receive: Any = None  # compiled modules without types
+        self.control: Any = None
+        self._dashboard: Any = None
+
+    def open(self, timeout_s: float) -> None:
+        """Opens what reads, and the dashboard; three tries, as a controller that has just started refuses the first.
+
+        MissingDependency without ur_rtde; TransportLost where nobody answers.
+        """
+        try:
+            import dashboard_client
+            import rtde_receive
+        except ImportError:
+            raise MissingDependency("ur_rtde", "the UR5e", "pip install 'robolearn[ur]'") from None
+        for attempt in range(1, _TRIES + 1):
+            try:
+                socket.create_connection((self._host, _DASHBOARD), timeout=timeout_s).close()
+                self.receive = rtde_receive.RTDEReceiveInterface(self._host, STREAM_HZ, _READ)
+                self._dashboard = dashboard_client.DashboardClient(self._host)
+                self._dashboard.connect(int(1000 * timeout_s))
+                return
+            except (OSError, RuntimeError) as error:
+                self.close()
+                if attempt == _TRIES:
+                    gone = f"no controller at {self._host} in {_TRIES} tries: {str(error).strip()}"
+                    raise TransportLost(self._device, gone, phase="connect") from error
+                time.sleep(0.1 * attempt)
+
+    def there(self) -> Any:
+        """Returns the receiving client; TransportLost where a connection is gone."""
+        lost = self.receive is None or not self.receive.isConnected()
+        if lost or (self.control is not None and not self.control.isConnected()):
+            gone = f"the controller at {self._host} is not connected; disconnect and connect again"
+            raise TransportLost(self._device, gone)
+        return self.receive
+
+    def ask(self, line: str) -> str:
+        """Returns the dashboard's answer to one line; TransportLost where it is gone."""
+        try:
+            if self._dashboard is None:
+                raise RuntimeError("not connected")
+            self._dashboard.send(line + "\n")
+            return str(self._dashboard.receive())
+        except RuntimeError as error:
+            raise TransportLost(self._device, f"dashboard: '{line}': {error}") from error
+
+    def start_program(self) -> None:
+        """Uploads the control program unless ours runs; NotReady where another one runs, which is somebody's and stays."""
+        import rtde_control
+
+        kind = rtde_control.RTDEControlInterface
+        if self.control is None:
+            if self.there().getRobotStatus() & 2:
+                raise NotReady(self._device, "another program runs on the controller; stop it at the pendant", phase="activate")
+            try:
+                self.control = kind(self._host, STREAM_HZ, kind.FLAG_UPLOAD_SCRIPT | kind.FLAG_NO_EXT_FT)
+            except (RuntimeError, ValueError) as error:
+                raise NotReady(self._device, f"the control program did not start: {error}", phase="activate") from error
+        elif not self.control.isProgramRunning():
+            self.do(self.control.reuploadScript)
+        self.poll(self.control.isProgramRunning, "the control program does not run", _PROGRAM_S)
+
+    def power_on(self) -> None:
+        """Switches the arm on and releases its brakes."""
+        self.ask("power on")
+        self.poll(lambda: self.receive.getRobotMode() >= IDLE, "the arm does not power on", _POWER_S)
+        self.ask("brake release")
+        self.poll(lambda: self.receive.getRobotMode() == RUNNING, "the brakes are not released", _POWER_S)
+
+    def poll(self, true: Callable[[], bool], otherwise: str, seconds: float = _PROGRAM_S) -> None:
+        """Waits until something is true; NotReady says otherwise after so long, TransportLost where the controller goes."""
+        until = self._clock_ns() + int(seconds * 1e9)
+        while not true():
+            self.there()
+            if self._clock_ns() > until:
+                raise NotReady(self._device, f"{otherwise} within {seconds:g} s")
+            time.sleep(0.002)
+
+    def do(self, call: Callable[[], Any]) -> Any:
+        """Returns what a quick call of ur_rtde returns; TransportLost where it fails."""
+        try:
+            return call()
+        except RuntimeError as error:
+            raise TransportLost(self._device, f"the controller at {self._host} has gone: {error}") from error
+
+    def within(self, call: Callable[[], Any], seconds: float = _CALL_S) -> Any:
+        """Returns what a slow call returns, which hangs for ever on a dead connection; TransportTimeout after so long."""
+        answers: list[tuple[Any, RuntimeError | None]] = []
+
+        def run() -> None:
+            try:
+                answers.append((call(), None))
+            except RuntimeError as error:
+                answers.append((None, error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if not answers:
+            raise TransportTimeout(self._device, f"the controller did not finish a command in {seconds:g} s")
+        if answers[0][1] is not None:
+            raise TransportLost(self._device, f"the controller at {self._host} has gone: {answers[0][1]}")
+        return answers[0][0]
+
+    def close(self) -> list[Exception]:
+        """Closes everything and returns what went wrong; half a second for each client, as ur_rtde joins its threads slowly."""
+        errors: list[Exception] = []
+        try:
+            if self._dashboard is not None:
+                self._dashboard.disconnect()
+        except RuntimeError as error:
+            errors.append(error)
+        self._dashboard = self.control = self.receive = (
+            None  # their destructors close; `disconnect` first would take twice as long
+        )
+        return errors

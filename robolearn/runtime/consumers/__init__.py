@@ -1,0 +1,1 @@
+"""One file = one way to live on chunks that come late."""
