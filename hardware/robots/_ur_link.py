@@ -23,7 +23,7 @@ _READ = [
     "timestamp", "actual_q", "actual_qd", "actual_current", "robot_mode", "safety_mode", "robot_status_bits",
     "safety_status_bits", "joint_temperatures", "actual_joint_voltage", "payload",
 ]  # fmt: skip
-_TRIES, _PROGRAM_S, _POWER_S, _CALL_S = 3, 5.0, 30.0, 2.0
+_TRIES, _UPLOADS, _PROGRAM_S, _POWER_S, _CALL_S = 3, 3, 2.0, 30.0, 2.0
 
 
 class Link:
@@ -90,9 +90,16 @@ class Link:
                 self.control = kind(self._host, STREAM_HZ, kind.FLAG_UPLOAD_SCRIPT | kind.FLAG_NO_EXT_FT)
             except (RuntimeError, ValueError) as error:
                 raise NotReady(self._device, f"the control program did not start: {error}", phase="activate") from error
-        elif not self.control.isProgramRunning():
-            self.do(self.control.reuploadScript)
-        self.poll(self.control.isProgramRunning, "the control program does not run", _PROGRAM_S)
+        for left in reversed(range(_UPLOADS)):  # an upload that meets the end of the program before it is swallowed
+            if not self.control.isProgramRunning():
+                self.do(self.control.reuploadScript)
+            try:
+                self.poll(self.control.isProgramRunning, "the control program does not run", _PROGRAM_S)
+            except NotReady:
+                if not left:
+                    raise
+            else:
+                return
 
     def power_on(self) -> None:
         """Switches the arm on and releases its brakes."""

@@ -66,3 +66,5 @@ def serve(api: Api, place: socket.socket, ready: Callable[[str], None]) -> None:
 
     server.startup = startup  # type: ignore[method-assign]
     server.run(sockets=[place])
+    if server.should_exit:  # asyncio does not always hand on the interrupt that ended it
+        raise KeyboardInterrupt

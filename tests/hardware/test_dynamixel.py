@@ -110,7 +110,7 @@ def go(arm: Attended, q: np.ndarray, aperture: float | None = None) -> ArmState:
     end = time.monotonic() + 10.0
     while True:
         state = arm.cycle(Setpoint(q, aperture))
-        there = np.abs(state.q - q).max() < 2 * TICK and (aperture is None or abs(state.aperture - aperture) < 0.01)
+        there = np.abs(state.q - q).max() < 1.2 * TICK and (aperture is None or abs(state.aperture - aperture) < 0.01)
         if there or time.monotonic() > end:
             return state
         time.sleep(0.005)
