@@ -175,7 +175,8 @@ class FR3:
         return self._robot
 
     def _state(self) -> Any:
-        return self._call(lambda: self._there().state)
+        robot = self._there()
+        return self._call(lambda: robot.state)
 
     def _move(self, q: np.ndarray) -> None:
         motion = self._franky.JointMotion(q, return_when_finished=False)
