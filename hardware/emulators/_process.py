@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -39,7 +41,8 @@ class Running:
 
     def control(self, op: str, **args: Any) -> Mapping[str, Any]:
         """Does one op (`hardware.emulators._base.OPS`) and returns what it says; BadInput for what it has not."""
-        self._pipe.send_bytes(json.dumps({"op": op, "args": args}).encode())
+        with contextlib.suppress(OSError):  # where it is gone, its answer says so
+            self._pipe.send_bytes(json.dumps({"op": op, "args": args}).encode())
         return self._answer(10.0)
 
     @property
@@ -65,7 +68,7 @@ class Running:
             said: dict[str, Any] = (
                 json.loads(self._pipe.recv_bytes()) if self._pipe.poll(timeout_s) else {"lost": f"no word in {timeout_s:g} s"}
             )
-        except EOFError:
+        except (EOFError, OSError):
             said = {"lost": "it ended"}
         if "ok" not in said:
             refused = said.get("refused")
@@ -76,6 +79,7 @@ class Running:
 def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, pipe: Connection, parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends us
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that ports and folders are cleared away
     try:
         emulator = make_emulator(name, overrides, make_plant() if make_plant else None)
         pipe.send_bytes(json.dumps({"ok": {"address": emulator.open()}}).encode())

@@ -171,13 +171,13 @@ class UR5e:
     def deactivate(self, stop: Stop) -> None:
         """Brakes and ends the control program: the controller holds the arm. RELEASE cuts its power, and the brakes hold it."""
         self._active = False
-        self._link.there()
-        control = self._link.control
+        receive, control = self._link.there(), self._link.control
         if control is not None and control.isProgramRunning():
             self._link.within(lambda: control.servoStop(self._config.ramp if stop is Stop.RAMP_STOP else _HOLD_BRAKE))
             self._link.within(control.stopScript)
         if stop is Stop.RELEASE:
             self._link.ask("power off")
+            self._link.poll(lambda: receive.getRobotMode() != RUNNING, "the arm does not power off")
 
     def clear_fault(self) -> None:
         """Closes the popups, unlocks a protective stop that is old enough and uploads the control program again; moves nothing.

@@ -117,9 +117,9 @@ def wrong_values(reads: int) -> tuple[int, int]:
 def dead_servo_s() -> tuple[float, float]:
     """Returns the seconds from a servo's death until a sample says so, and until it is a fault, at 100 Hz (H8)."""
     with koch() as (box, arm):
+        arm.cycle()  # what is stale needs a sample that was not
         box.control("dead", id=3)
-        began = time.monotonic()
-        flagged = -1.0
+        began, flagged = time.monotonic(), -1.0
         try:
             while True:
                 tick = time.monotonic()

@@ -23,6 +23,7 @@ from hardware._errors import (
     NotReady,
     ProtectiveStop,
     TransportLost,
+    TransportTimeout,
 )
 from hardware._life import Attended, Budget
 from hardware.emulators._process import Running
@@ -60,8 +61,18 @@ class Bench:
             self.arm.deactivate(Stop.HOLD)
         return self.arm
 
-    def active(self) -> Attended:
-        """Returns the arm at work, from wherever the last test left it."""
+    def active(self, tries: int = 3) -> Attended:
+        """Returns the arm at work, from wherever the last test left it; on a busy machine a handshake may time out."""
+        for left in reversed(range(tries)):
+            try:
+                return self._active()
+            except (TransportLost, TransportTimeout, NotReady):
+                if not left:
+                    raise
+                self.fresh()
+        raise AssertionError("unreachable")
+
+    def _active(self) -> Attended:
         if self.arm.state is not State.ACTIVE:
             self.resting()
         if self.arm.state is State.CONNECTED:
