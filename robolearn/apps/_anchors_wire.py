@@ -33,7 +33,12 @@ def bus_cycles_per_s(baud: int, seconds: float) -> float:
             for servo in SERVOS:
                 bus.ping(servo)
                 bus.configure(servo)
-            return _rate(lambda: (bus.goals(SERVOS, [2048] * 6), bus.sample(SERVOS)), seconds)
+
+            def cycle() -> None:
+                bus.goals(SERVOS, [2048] * len(SERVOS))
+                bus.sample(SERVOS)
+
+            return _rate(cycle, seconds)
         finally:
             bus.close()
 

@@ -89,10 +89,14 @@ def pair(text: str) -> tuple[str, Any]:
 
 def typed() -> Iterator[str]:
     """Yields the next whole line of standard input, "" whenever there is none yet or no more."""
-    rest, there = b"", True
+    try:
+        place, there = sys.stdin.fileno(), True
+    except (OSError, ValueError):  # a notebook: nobody types there
+        place, there = -1, False
+    rest = b""
     while True:
-        while b"\n" not in rest and there and select.select([sys.stdin], [], [], 0.0)[0]:
-            got = os.read(sys.stdin.fileno(), 4096)
+        while b"\n" not in rest and there and select.select([place], [], [], 0.0)[0]:
+            got = os.read(place, 4096)
             there, rest = bool(got), rest + got
         line, newline, left = rest.partition(b"\n")
         if newline:
