@@ -56,7 +56,7 @@ def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> N
     ("line", "said"),
     [
         ("doctr", "unknown verb 'doctr'; did you mean 'doctor'?"),
-        ("frobnicate", "unknown verb 'frobnicate' (known: "),
+        ("xyzzyq", "unknown verb 'xyzzyq' (known: "),
         ("data tikle", "robolearn data: unknown verb 'tikle'; did you mean 'tickle'?"),
         ("data tickle --tims 3", "robolearn data tickle: unknown flag --tims; did you mean --times?"),
         ("data tickle --times many", "robolearn data tickle: --times: want INT, got 'many'"),
