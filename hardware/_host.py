@@ -21,6 +21,7 @@ import numpy as np
 from hardware import _errors
 from hardware._base import Health, Identity, Setpoint, Stop
 from hardware._errors import NotReady, TransportLost
+from hardware._life import well_formed
 from hardware._loop import MakeDriver, MakeGuard, host
 from hardware._records import Hosting, Sample, caps_from, sample_dtype, sample_of, setpoint_dtype
 from hardware._ring import Layout, Ring
@@ -45,6 +46,7 @@ class Hosted:
         far.close()
         self._rings: tuple[Ring, Ring] | None = None
         self.filters: tuple[str, ...] = ()
+        self._calls = 0
 
     @property
     def pid(self) -> int:
@@ -148,14 +150,10 @@ class Hosted:
         return went_wrong
 
     def _leave(self, setpoint: Setpoint, *, hold: bool) -> None:
-        n = len(self.caps.joints)
-        q = np.asarray(setpoint.q, dtype=float)
-        if q.shape != (n,) or not np.isfinite(q).all() or not np.isfinite(setpoint.aperture or 0.0):
-            raise _errors.BadCommand(self.name, f"setpoint: want {n} finite numbers [rad], got {q}, {setpoint.aperture}")
         if self._rings is None:
             raise NotReady(self.name, "setpoint: connect first")
-        now = time.monotonic_ns()
-        record = np.zeros(1, setpoint_dtype(n))
+        q, now = well_formed(setpoint, self.caps, self.name), time.monotonic_ns()
+        record = np.zeros(1, setpoint_dtype(len(q)))
         record["q"], record["aperture"] = q, np.nan if setpoint.aperture is None else setpoint.aperture
         record["t_ns"], record["hold"] = setpoint.t_ns or now, hold
         self._rings[1].write(record.view("u1"), now)
@@ -165,13 +163,18 @@ class Hosted:
         return sample_of(r)
 
     def _call(self, what: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+        self._calls += 1
+        said: dict[str, Any] = {}
+        end = time.monotonic() + timeout_s
         try:
-            self._pipe.send_bytes(json.dumps({"call": what, **arguments}).encode())
-            if not self._pipe.poll(timeout_s):
-                raise TransportLost(self.name, f"{what}: its driver process does not answer in {timeout_s:g} s")
-            said = dict(json.loads(self._pipe.recv_bytes()))
+            self._pipe.send_bytes(json.dumps({"call": what, "id": self._calls, **arguments}).encode())
+            while said.get("id") != self._calls:  # what answers an earlier call came too late for it
+                if not self._pipe.poll(max(0.0, end - time.monotonic())):
+                    raise TransportLost(self.name, f"{what}: its driver process does not answer in {timeout_s:g} s")
+                said = dict(json.loads(self._pipe.recv_bytes()))
         except (EOFError, OSError):
             raise TransportLost(self.name, f"{what}: its driver process has ended (exit code {self._process.exitcode})") from None
+        del said["id"]
         if "error" in said:
             raise _raised(said)
         return said

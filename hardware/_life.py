@@ -47,6 +47,18 @@ class Budget:
     hard_s: float = 0.2
 
 
+def well_formed(setpoint: Setpoint, caps: Caps, name: str) -> np.ndarray:
+    """Returns the joints (n,) [rad] of a setpoint; BadCommand where they, or the aperture, are nothing a motor may see."""
+    q = np.asarray(setpoint.q)
+    if q.shape != (len(caps.joints),) or q.dtype.kind != "f" or not np.isfinite(q).all():
+        shown = np.array2string(q, precision=3, threshold=8)
+        raise BadCommand(name, f"setpoint: want {len(caps.joints)} finite numbers [rad], got {shown}")
+    if setpoint.aperture is not None and not (0.0 <= setpoint.aperture <= 1.0 and caps.gripper):
+        wanted = "an aperture of 0 to 1" if caps.gripper else "no aperture: there is no gripper"
+        raise BadCommand(name, f"setpoint: want {wanted}, got {setpoint.aperture}")
+    return q
+
+
 class Attended:
     """A driver whose every call is checked: its state, its setpoints, its answers. It is what everything else talks to."""
 
@@ -168,13 +180,7 @@ class Attended:
         """The border before the wire."""
         if self.state is not State.ACTIVE:
             raise NotReady(self.name, f"setpoint: want state active, it is {self.state}")
-        q = np.asarray(setpoint.q)
-        if q.shape != (len(self.caps.joints),) or q.dtype.kind != "f" or not np.isfinite(q).all():
-            shown = np.array2string(q, precision=3, threshold=8)
-            raise BadCommand(self.name, f"setpoint: want {len(self.caps.joints)} finite numbers [rad], got {shown}")
-        if setpoint.aperture is not None and not (0.0 <= setpoint.aperture <= 1.0 and self.caps.gripper):
-            wanted = "an aperture of 0 to 1" if self.caps.gripper else "no aperture: there is no gripper"
-            raise BadCommand(self.name, f"setpoint: want {wanted}, got {setpoint.aperture}")
+        q = well_formed(setpoint, self.caps, self.name)
         beyond = (q < self.caps.lower - _TOLERANCE) | (q > self.caps.upper + _TOLERANCE)
         if beyond.any():
             j = int(np.argmax(beyond))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hardware._base import ArmState, Caps, Driver, Guard, Setpoint, State, Stop
-from hardware._errors import HwError
+from hardware._errors import BadCommand, HwError, LimitViolation
 from hardware._life import Attended
 from hardware._process import die_with_parent
 from hardware._records import STATES, Hosting, caps_json, sample_dtype, setpoint_dtype
@@ -58,6 +59,9 @@ class Loop:
         sent, changed = self._next() if self._arm.state is State.ACTIVE else (None, ())
         try:
             self._newest = self._arm.cycle(sent)
+        except (BadCommand, LimitViolation) as error:  # nothing was sent: hold, and keep the device's watchdog quiet
+            self._fault, self._way, sent = str(error), Way(), None
+            self._listen()
         except HwError as error:
             self._fault, sent = str(error), None
         if self._newest is not None:
@@ -66,33 +70,48 @@ class Loop:
     def end(self, stop: Stop) -> list[str]:
         """Ramps, deactivates and closes; every step is tried whatever became of the one before."""
         went_wrong: list[str] = []
-        try:
-            self._ramp()
-            if self._arm.state is State.ACTIVE:
-                self._arm.deactivate(stop, drop=True)
-        except RobolearnError as error:
-            went_wrong.append(str(error))
+        for step in (self._ramp, lambda: self._stop(stop)):
+            try:
+                step()
+            except Exception as error:  # whatever it is, a mistake of ours too: the next step is tried
+                went_wrong.append(str(error))
         went_wrong += [str(error) for error in self._arm.disconnect()]
         for ring in self._rings or ():
             ring.close()
         self._rings = None
         return went_wrong
 
+    def _stop(self, stop: Stop) -> None:
+        if self._arm.state is State.ACTIVE:
+            self._arm.deactivate(stop, drop=True)
+
     def _begin(self, asked: dict[str, Any]) -> dict[str, Any]:
         state, setpoint = (Layout(**{**layout, "shape": tuple(layout["shape"])}) for layout in asked["layouts"])
         self._rings = Ring(state), Ring(setpoint)
         return {}
 
+    def _listen(self) -> None:
+        """Does a cycle without a setpoint."""
+        try:
+            self._newest = self._arm.cycle()
+        except HwError as error:
+            self._fault = str(error)
+
     def _activate(self, asked: dict[str, Any]) -> dict[str, Any]:
         del asked  # Unused: it has no arguments.
+        guard = self._make_guard(self._arm.caps, self._hosting.period_s)  # a limit without a number keeps the motors off
         self._arm.activate()
-        self._guard = self._make_guard(self._arm.caps, self._hosting.period_s)
-        self._newest = self._arm.cycle()
-        aperture = None if np.isnan(self._newest.aperture) else self._newest.aperture
-        self._guard.reset(self._newest.q, aperture, time.monotonic_ns() / 1e9)
-        self._way, self._resting, self._fault = Way(), True, ""
+        try:
+            self._newest = self._arm.cycle()
+            aperture = None if np.isnan(self._newest.aperture) else self._newest.aperture
+            guard.reset(self._newest.q, aperture, time.monotonic_ns() / 1e9)
+        except RobolearnError:
+            if self._arm.state is State.ACTIVE:
+                self._arm.deactivate(Stop.HOLD)
+            raise
+        self._guard, self._way, self._resting, self._fault = guard, Way(), True, ""
         self._count = self._rings[1].count if self._rings else 0  # what was left before is of another life
-        self._filters = self._guard.filters
+        self._filters = guard.filters
         return {"filters": list(self._filters)}
 
     def _deactivate(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -185,18 +204,30 @@ def host(name: str, make_driver: MakeDriver, make_guard: MakeGuard, hosting: Hos
     signal.signal(signal.SIGTERM, lambda number, frame: orphaned.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it stops the motion in order
     die_with_parent(parent)
-    loop = Loop(name, make_driver(), make_guard, hosting)
-    while not orphaned and not loop.ending:
-        loop.turn()
-        try:
+    try:
+        loop = Loop(name, make_driver(), make_guard, hosting)
+    except RobolearnError as error:  # the first call is answered by why there is nobody to call
+        with contextlib.suppress(EOFError, OSError):
+            pipe.send_bytes(json.dumps({**_told(error, name), "id": json.loads(pipe.recv_bytes())["id"]}).encode())
+        return
+    try:
+        while not orphaned and not loop.ending:
+            loop.turn()
             while pipe.poll():
                 asked = json.loads(pipe.recv_bytes())
                 try:
                     said = loop.calls[asked["call"]](asked)
                 except RobolearnError as error:
-                    said = {"error": type(error).__name__, "message": str(error), "device": getattr(error, "device", name)}
-                pipe.send_bytes(json.dumps(said).encode())
-        except (EOFError, OSError):
-            break
-    if not loop.ending:
-        loop.end(hosting.on_orphan)
+                    said = _told(error, name)
+                pipe.send_bytes(json.dumps({**said, "id": asked["id"]}).encode())
+    except (EOFError, OSError):  # the parent has gone
+        return
+    finally:  # also after a mistake of ours: the arm is stopped in order
+        if not loop.ending:
+            loop.end(hosting.on_orphan)
+
+
+def _told(error: RobolearnError, name: str) -> dict[str, Any]:
+    """Returns an error as the parent reads it."""
+    device = error.device if isinstance(error, HwError) else name
+    return {"error": type(error).__name__, "message": str(error), "device": device}

@@ -127,7 +127,8 @@ class RealEnv:
         Raises what the arm's process told of a fault, StaleData where an input is gone; the arm then holds.
         """
         self.spec.action.check(action, f"{self.arm.name} action")
-        before = self._healthy().state
+        began = self._healthy()
+        before = began.state
         target = self.codec.target(action, before.q)
         self.arm.command(Setpoint(target.q, target.aperture, self.clock_ns() + round(1e9 / self.spec.hz)))
         assert self.rate is not None
@@ -137,11 +138,13 @@ class RealEnv:
         sent = sample.sent if np.isfinite(sample.sent).all() else sample.state.q
         aperture = sample.sent_aperture if np.isfinite(sample.sent_aperture) else sample.state.aperture
         flags |= Flag.LATE if late_s > 0.5 / self.spec.hz else 0
+        tick = [one for one in self.arm.history(_HISTORY) if one.cycle > began.cycle] or [sample]
+        cut = any(one.changed or one.state.flags & Sampled.CLAMPED for one in tick)
         flags |= Flag.HELD if sample.holding else 0
-        flags |= Flag.CLAMPED if sample.changed or sample.state.flags & Sampled.CLAMPED else 0
-        flags |= Flag.STALE if sample.state.flags & Sampled.STALE else 0
+        flags |= Flag.CLAMPED if cut else 0
+        flags |= Flag.STALE if any(one.state.flags & Sampled.STALE for one in tick) else 0
         clocks = {"monotonic": self._instant, "wall": time.time_ns(), f"dev/{self.arm.name}": sample.state.t_sample_ns}
-        filtered = self.codec.action_of(sent, aperture, before.q) if sample.changed or sample.holding else action
+        filtered = self.codec.action_of(sent, aperture, before.q) if cut or sample.holding else action
         return Step(obs, filtered.astype(self.spec.action.dtype), sent.astype(np.float32), clocks, flags=int(flags))
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from hardware._base import Frame, Identity
 from hardware._errors import ConfigMismatch, TransportCorrupt, TransportLost
 from robolearn.errors import ConfigError, MissingDependency
 
+NEEDS = ("pyrealsense2", "realsense")  # the library it speaks through, and the extra that brings it
 NAME = "realsense"
 _GLOBAL = "global_time"
 _EMULATED = "EMULATED"  # the serial number of a software device of the SDK begins so; those of cameras are digits

@@ -19,6 +19,7 @@ from hardware._base import Frame, Identity
 from hardware._errors import ConfigMismatch, TransportCorrupt, TransportLost
 from robolearn.errors import ConfigError, MissingDependency
 
+NEEDS = ()  # no library beside what every installation has
 NAME = "replay"
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png")
 

@@ -16,6 +16,7 @@ from hardware._base import Frame, Identity
 from hardware._errors import TransportLost
 from robolearn.errors import ConfigError
 
+NEEDS = ()  # no library beside what every installation has
 NAME = "synthetic"
 _MARK = 16  # bytes at the beginning of each row
 _PERIOD = 61  # frames after which the slope is where it was; prime to any depth of a ring

@@ -23,6 +23,7 @@ from hardware._base import Frame, Identity
 from hardware._errors import ConfigMismatch, TransportCorrupt, TransportLost
 from robolearn.errors import ConfigError, MissingDependency
 
+NEEDS = ()  # no library beside what every installation has
 NAME = "v4l2"
 _BY_ID = Path("/dev/v4l/by-id")
 _CLASS = Path("/sys/class/video4linux")

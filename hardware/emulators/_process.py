@@ -96,7 +96,7 @@ def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, p
                 except (BadInput, KeyError, ValueError) as error:
                     said = {"refused": str(error)}
                 pipe.send_bytes(json.dumps(said).encode())
-    except EOFError:
-        pass
+    except (EOFError, OSError):  # whoever wanted it has ended
+        return
     finally:
         emulator.close()

@@ -141,11 +141,12 @@ class Ports:
                 client.rest += client.later.popleft()[1]
             try:
                 sent = client.sock.send(client.rest) if client.rest else 0
-                client.rest = client.rest[sent:]
-            except BlockingIOError:
-                pass
+            except BlockingIOError:  # its buffer is full: the rest goes later
+                sent = 0
             except OSError:
                 self._drop(client)
+                continue
+            client.rest = client.rest[sent:]
             if len(client.rest) > _FULL:
                 self._drop(client)
 

@@ -14,6 +14,8 @@ from hardware.robots._dynamixel_arm import arm, calibration_of
 from hardware.robots._servo_arm import Options, ServoArm
 from robolearn.errors import ConfigError
 
+NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
+EMULATOR = "dynamixel"  # what speaks its protocol without the metal
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 _AMPERE = 1000  # units of current of an XL330
 

@@ -21,6 +21,8 @@ from hardware.robots._dynamixel_arm import calibration_of
 from hardware.robots._servo_arm import Options, ServoArm
 from robolearn.errors import ConfigError
 
+NEEDS = ("serial", "feetech")  # the library it speaks through, and the extra that brings it
+EMULATOR = "feetech"  # what speaks its protocol without the metal
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 _SLACK = 40  # [ticks] the gripper's servo may be beyond its ends: a finger that bends
 _GRIPPER = {

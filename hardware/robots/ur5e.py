@@ -22,6 +22,8 @@ from hardware.robots._envelope import Envelope
 from hardware.robots._ur_link import RUNNING, STREAM_HZ, Link
 from robolearn.errors import ConfigError
 
+NEEDS = ("rtde_control", "ur")  # the library it speaks through, and the extra that brings it
+EMULATOR = "ur"  # what speaks its protocol without the metal
 NAME = "ur5e"
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
 _SAFETY = (

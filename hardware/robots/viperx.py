@@ -15,6 +15,8 @@ from hardware.robots._dynamixel_arm import arm, calibration_of
 from hardware.robots._servo_arm import Options, ServoArm
 from robolearn.errors import ConfigError
 
+NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
+EMULATOR = "dynamixel"  # what speaks its protocol without the metal
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 _AMPERE = 1 / 0.00269  # units of current of an XM430
 

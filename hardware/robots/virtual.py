@@ -19,6 +19,8 @@ from hardware._errors import TransportLost
 from robolearn.core import Plant
 from robolearn.errors import ConfigError, MissingDependency
 
+NEEDS = ()  # no library beside what every installation has
+EMULATOR = ""  # it is one itself
 WATCHDOG = 1  # the alarm bit of a watchdog that has run out
 
 

@@ -35,6 +35,8 @@ from hardware._errors import (
 )
 from robolearn.errors import ConfigError, MissingDependency
 
+NEEDS = ("xarm", "xarm")  # the library it speaks through, and the extra that brings it
+EMULATOR = "xarm"  # what speaks its protocol without the metal
 NAME = "xarm7"
 _TURN = 2 * math.pi
 _EMERGENCY, _COLLISION = (1, 2, 3), (31,)  # error codes of the box

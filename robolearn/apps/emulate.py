@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
+from hardware._base import GRIPPERS, ROBOTS
 from hardware.emulators._base import OPS, emulator_names, make_emulator
+from robolearn import registry
 from robolearn.errors import BadInput, ConfigError, HardwareError, RobolearnError, UnknownName
 
-ROBOTS = {"koch": "dynamixel", "so101": "feetech", "ur5e": "ur", "xarm7": "xarm", "robotiq_2f": "robotiq"}
-"""What speaks the protocol of a robot or gripper."""
 _TURN_S = 0.02
 
 
@@ -27,7 +27,7 @@ class Config:
     """Which robot, and how it begins."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """A robot (koch, so101, ur5e, xarm7), a gripper (robotiq_2f), or a protocol: `ls hardware/emulators`."""
+    """A robot (koch, viperx, so101, ur5e, xarm7), a gripper (robotiq_2f), or a protocol: `ls hardware/emulators`."""
     set: tuple[str, ...] = ()
     """Fields of the emulator, FIELD=VALUE each, such as seed=3 or ids=[1,2,3]."""
     seconds: float = 0.0
@@ -41,10 +41,10 @@ class Config:
 
 def run(cfg: Config) -> int:
     """Prints the address and serves; a line on standard input is a fault to cause, such as `drop p=0.02` or `estop`."""
-    known = sorted({*emulator_names(), *ROBOTS})
-    if cfg.name not in known:
-        raise UnknownName("robot", cfg.name, known)
-    emulator = make_emulator(ROBOTS.get(cfg.name, cfg.name), dict(map(pair, cfg.set)))
+    speaks = protocols()
+    if cfg.name not in speaks:
+        raise UnknownName("robot", cfg.name, speaks)
+    emulator = make_emulator(speaks[cfg.name], dict(map(pair, cfg.set)))
     try:
         address = emulator.open()
     except OSError as error:
@@ -58,11 +58,17 @@ def run(cfg: Config) -> int:
             line = next(lines)
             if line:
                 print(json.dumps(said(emulator, line)), flush=True)
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt:  # the way to end it
+        return 0
     finally:
         emulator.close()
     return 0
+
+
+def protocols() -> dict[str, str]:
+    """Returns the emulator of every robot and gripper that has one, and of every protocol by its own name."""
+    robots = {name: registry.load(package, name).EMULATOR for package in (ROBOTS, GRIPPERS) for name in registry.names(package)}
+    return {name: name for name in emulator_names()} | {name: speaks for name, speaks in robots.items() if speaks}
 
 
 def said(emulator: Any, line: str) -> dict[str, Any]:

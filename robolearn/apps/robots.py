@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,18 +10,11 @@ from hardware._base import CAMERAS, GRIPPERS, ROBOTS
 from robolearn import registry
 from robolearn.apps._report import write_json
 
-SDKS = {
-    "robots.koch": ("dynamixel_sdk", "dynamixel"),
-    "robots.viperx": ("dynamixel_sdk", "dynamixel"),
-    "robots.so101": ("serial", "feetech"),
-    "robots.ur5e": ("rtde_control", "ur"),
-    "robots.xarm7": ("xarm", "xarm"),
-    "robots.fr3": ("franky", "franka"),
-    "grippers.robotiq_2f": ("pymodbus", "robotiq"),
-    "cameras.realsense": ("pyrealsense2", "realsense"),
+PORTS = {
+    "serial": ("/dev/serial/by-id/*", "/dev/ttyUSB*", "/dev/ttyACM*"),
+    "cameras": ("/dev/v4l/by-id/*", "/dev/v4l/by-path/*"),
 }
-"""The library that a driver speaks through, and the extra of robolearn that brings it; the others need none."""
-PORTS = {"serial": ("/dev/serial/by-id", "/dev"), "cameras": ("/dev/v4l/by-id", "/dev/v4l/by-path")}
+"""Where the system names ports; the first pattern that finds any counts, since the others name the same ones again."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +52,19 @@ def run(cfg: Config) -> int:
 
 
 def drivers(package: str) -> list[Row]:
-    """Returns the drivers of a package, read from their files without importing any of them."""
+    """Returns the drivers of a package; their files import no vendor's library."""
+    kind = package.rsplit(".", 1)[1].rstrip("s")
     rows = []
     for name in registry.names(package):
-        spec = importlib.util.find_spec(f"{package}.{name}")
-        assert spec is not None and spec.origin is not None
-        said = (ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or "").split("\n")[0]
-        kind = package.rsplit(".", 1)[1]
-        library, extra = SDKS.get(f"{kind}.{name}", ("", ""))
+        module = registry.load(package, name)
+        library, extra = module.NEEDS or ("", "")
         ready = not library or importlib.util.find_spec(library) is not None
-        mend = "" if ready else f"pip install 'robolearn[{extra}]'"
-        rows.append(Row(kind.rstrip("s"), name, said, library, ready, mend))
+        said = (module.__doc__ or "").split("\n")[0]
+        rows.append(Row(kind, name, said, library, ready, "" if ready else f"pip install 'robolearn[{extra}]'"))
     return rows
 
 
 def ports(kind: str) -> list[str]:
     """Returns the serial ports or cameras that the system names."""
-    named = [str(path) for folder in PORTS[kind] if folder != "/dev" for path in sorted(Path(folder).glob("*"))]
-    plain = [str(path) for pattern in ("ttyUSB*", "ttyACM*") for path in sorted(Path("/dev").glob(pattern))]
-    return named or (plain if kind == "serial" else [])
+    found = ([str(path) for path in sorted(Path("/").glob(pattern[1:]))] for pattern in PORTS[kind])
+    return next((names for names in found if names), [])

@@ -6,20 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from hardware._base import CAMERAS, GRIPPERS, ROBOTS
 from hardware.emulators._base import emulator_names
-from robolearn import cli
-from robolearn.apps import emulate, robots
+from hardware.robots import ur5e
+from robolearn import cli, registry
+from robolearn.apps import emulate
 from robolearn.errors import BadInput, ConfigError, UnknownName
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_robots_lists_every_driver_and_the_line_that_adds_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(robots.SDKS, "robots.ur5e", ("no_such_library", "ur"))
+    monkeypatch.setattr(ur5e, "NEEDS", ("no_such_library", "ur"))
     assert cli.main(["robots", "--json", str(tmp_path / "robots.json")]) == 0
     shown = capsys.readouterr().out
     assert "missing no_such_library: pip install 'robolearn[ur]'" in shown
@@ -28,17 +33,18 @@ def test_robots_lists_every_driver_and_the_line_that_adds_what_is_missing(
     assert rows["virtual"]["ready"] and not rows["ur5e"]["ready"]
 
 
-def test_every_library_named_is_of_a_driver_that_exists() -> None:
-    known = {
-        f"{package.rsplit('.', 1)[1]}.{row.name}"
-        for package in ("hardware.robots", "hardware.grippers", "hardware.cameras")
-        for row in robots.drivers(package)
-    }
-    assert set(robots.SDKS) <= known
+def test_every_extra_that_is_named_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for package in (ROBOTS, GRIPPERS, CAMERAS):
+        for name in registry.names(package):
+            needs = registry.load(package, name).NEEDS
+            assert not needs or needs[1] in extras, f"{package}.{name} names the extra {needs[1]}"
 
 
 def test_every_robot_that_can_be_rehearsed_has_its_emulator() -> None:
-    assert set(emulate.ROBOTS.values()) == set(emulator_names())
+    speaks = emulate.protocols()
+    assert set(speaks.values()) == set(emulator_names())
+    assert {"koch", "viperx", "so101", "ur5e", "xarm7", "robotiq_2f"} <= set(speaks)
 
 
 def test_emulate_prints_an_address_takes_faults_and_ends_in_time() -> None:

@@ -14,7 +14,6 @@ from hardware._calibration import ServoCalibration, ServoGripper, ServoJoint, sa
 from hardware._errors import HwError, NotReady
 from hardware._life import Attended
 from robolearn import registry
-from robolearn.apps.robots import SDKS
 from robolearn.errors import ConfigError, HardwareError, MissingDependency
 
 DRIVERS = [(package, name) for package in (ROBOTS, GRIPPERS) for name in registry.names(package)]
@@ -96,7 +95,7 @@ def test_its_file_says_how_to_configure_it(package: str, name: str) -> None:
 
 def test_no_file_loads_a_vendors_library_before_it_is_connected() -> None:
     names = [f"{package}.{name}" for package, name in DRIVERS]
-    libraries = sorted({library for library, _ in SDKS.values()})
+    libraries = sorted({needs[0] for needs in (module(*pair).NEEDS for pair in DRIVERS) if needs})
     load = f"import importlib, sys; [importlib.import_module(name) for name in {names}]"
     code = f"{load}; print([name for name in {libraries} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from hardware._base import ArmState, Caps, Setpoint
 from hardware.emulators._plants import FirstOrder
 from hardware.robots.virtual import Body, Config, Virtual
+from robolearn.errors import BadInput, ConfigError
 
 JOINTS = ("a", "b", "c")
 SPEED = 1.0  # [rad/s] that the plain guard allows
@@ -24,6 +27,14 @@ def make_arm(watchdog_s: float = 0.5) -> Virtual:
 
 def broken() -> Virtual:
     raise ValueError("this driver cannot be made")
+
+
+def refused() -> Virtual:
+    raise ConfigError("virtual: there is no such arm")
+
+
+def no_guard(caps: Caps, period_s: float) -> SpeedGuard:
+    raise BadInput("limits: no jerk")
 
 
 class SpeedGuard:
@@ -51,3 +62,37 @@ def make_guard(caps: Caps, period_s: float) -> SpeedGuard:
 
 
 quick_watchdog = partial(make_arm, 0.2)
+
+
+class FailingGuard(SpeedGuard):
+    """A mistake of ours, in the middle of a motion."""
+
+    def step(self, setpoint: Setpoint, state: ArmState, now_s: float) -> tuple[Setpoint, tuple[str, ...]]:
+        raise ZeroDivisionError("a mistake")
+
+
+def make_failing_guard(caps: Caps, period_s: float) -> FailingGuard:
+    return FailingGuard(period_s)
+
+
+class Far(SpeedGuard):
+    """Lets through what is beyond the hard limits."""
+
+    def step(self, setpoint: Setpoint, state: ArmState, now_s: float) -> tuple[Setpoint, tuple[str, ...]]:
+        return Setpoint(np.full(3, 9.0)), ()
+
+
+def make_far_guard(caps: Caps, period_s: float) -> Far:
+    return Far(period_s)
+
+
+class Witness(Virtual):
+    """An arm that leaves a file when it is let go of."""
+
+    def disconnect(self) -> list[Exception]:
+        Path(os.environ["ROBOLEARN_WITNESS"]).write_text("closed")
+        return super().disconnect()
+
+
+def make_witness() -> Witness:
+    return Witness(Config(), body)

@@ -20,6 +20,7 @@ from hardware._host import Hosted
 from hardware._loop import Way
 from hardware._records import Hosting, Sample
 from hardware._ring import new_run, sweep
+from robolearn.errors import BadInput, ConfigError
 from tests.hardware import hosted
 
 PATIENCE_S = 20.0  # shared cores stall
@@ -82,6 +83,8 @@ def test_what_is_not_finite_is_refused_before_shared_memory(arm: Hosted) -> None
         arm.command(Setpoint(np.array([0.0, np.nan, 0.0])))
     with pytest.raises(BadCommand, match="want 3 finite numbers"):
         arm.command(Setpoint(np.zeros(2)))
+    with pytest.raises(BadCommand, match=r"want an aperture of 0 to 1, got 1.5"):
+        arm.command(Setpoint(np.zeros(3), 1.5))
 
 
 def test_an_error_in_the_process_is_the_same_error_here(arm: Hosted) -> None:
@@ -132,6 +135,48 @@ def test_a_driver_that_cannot_be_made_is_lost_in_one_line() -> None:
     with pytest.raises(TransportLost, match="broken: connect: its driver process has ended"):
         arm.connect()
     arm.close()
+
+
+def test_a_driver_that_refuses_to_be_made_says_why_in_its_own_words() -> None:
+    arm = Hosted("refused", hosted.refused, hosted.make_guard, new_run())
+    with pytest.raises(ConfigError, match="virtual: there is no such arm"):
+        arm.connect()
+    arm.close()
+
+
+def test_a_limit_without_a_number_keeps_the_motors_off() -> None:
+    arm = Hosted("unguarded", hosted.make_arm, hosted.no_guard, new_run())
+    arm.connect(), arm.configure()
+    with pytest.raises(BadInput, match="limits: no jerk"):
+        arm.activate()
+    assert arm.read_fresh(arm.read().cycle, PATIENCE_S).life is State.CONFIGURED
+    assert arm.close() == []
+
+
+def test_a_mistake_in_the_loop_lets_go_of_the_arm_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBOLEARN_WITNESS", str(tmp_path / "closed"))
+    arm = Hosted("mistaken", hosted.make_witness, hosted.make_failing_guard, new_run())
+    arm.connect(), arm.configure(), arm.activate()
+    arm.command(Setpoint(np.zeros(3)))
+    until(lambda: not arm.alive, "the process ends")
+    assert (tmp_path / "closed").read_text() == "closed"
+    arm.close()
+
+
+def test_what_the_wire_may_not_see_holds_the_arm_which_goes_on_living() -> None:
+    arm = Hosted("far", hosted.quick_watchdog, hosted.make_far_guard, new_run())
+    arm.connect(), arm.configure(), arm.activate()
+    arm.command(Setpoint(np.zeros(3)))
+    until(lambda: "wants -2.000 to 2.000 rad, got 9.000" in arm.fault(), "the refusal is told")
+    sample = arm.read_fresh(arm.read().cycle + 40, PATIENCE_S)  # longer than its watchdog
+    assert sample.life is State.ACTIVE and sample.holding and np.abs(sample.state.q).max() < 1e-9
+    assert arm.close() == []
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(arm: Hosted) -> None:
+    with pytest.raises(TransportLost, match="health: its driver process does not answer"):
+        arm.health(timeout_s=0.0)
+    assert arm.fault() == "" and arm.health().counters["samples"] > 0
 
 
 PARENT = """
