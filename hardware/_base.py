@@ -200,10 +200,11 @@ class Driver(Protocol):
 class Guard(Protocol):
     """What stands between a setpoint and the motors, in the driver's loop; made in `robolearn.runtime`, handed over here.
 
-    filters: names of what may change a setpoint, in order.
+    filters: names of what may change a setpoint, in order; wants_temperature: whether it has a use for `feel`.
     """
 
     filters: tuple[str, ...]
+    wants_temperature: bool
 
     def reset(self, q: np.ndarray, aperture: float | None, now_s: float) -> None:
         """Begins at rest at q (n,) [rad]."""
@@ -213,6 +214,9 @@ class Guard(Protocol):
 
     def stop(self, state: ArmState, now_s: float) -> tuple[Setpoint, bool]:
         """Returns the next setpoint of a ramp to rest, and whether it rests."""
+
+    def feel(self, temperature: Mapping[str, float]) -> None:
+        """Takes note of the newest temperatures [deg C], by joint, as far as they are known."""
 
 
 @dataclass(frozen=True)

@@ -223,12 +223,13 @@ def shortest(ticks: int, turn: int = 4096) -> int:
     return (ticks + turn // 2) % turn - turn // 2
 
 
-def homing_offset(actual: int, wanted: int, turn: int = 4096, limit: int = 2047) -> int:
-    """Returns what must be added to the count `actual` so that it reads `wanted`, by the shortest arc.
+def homing_offset(actual: int, wanted: int, sign: int, turn: int = 4096, limit: int = 2047) -> int:
+    """Returns the homing offset with which a servo that reads `actual` without one reads `wanted`, by the shortest arc.
 
-    limit: largest offset that the register holds; half a turn exactly comes out one tick short of it.
+    sign: 1 where a servo adds its offset, -1 where it subtracts it (`ServoBus.homing_sign`); limit: the largest offset that its
+    register holds; half a turn exactly comes out one tick short of it.
     """
-    return max(-limit, min(limit, shortest(wanted - actual, turn)))
+    return max(-limit, min(limit, sign * shortest(wanted - actual, turn)))
 
 
 def measure_zero(ticks: Sequence[int], pose: Sequence[float], signs: Sequence[int], turn: int = 4096) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import select
 import struct
-import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 
 from hardware._dynamixel_registers import ALARMS, DAMAGED, EXTENDED_POSITION, MODELS, REFUSALS, REGISTERS
 from hardware._errors import BadCommand, ConfigMismatch, DeviceFault, HwError, TransportCorrupt, TransportLost, TransportTimeout
-from hardware._servo_bus import Sample, latency_timer_ms, read_firmly, write_firmly
-from robolearn.errors import MissingDependency, nearest
+from hardware._servo_bus import Sample, bits_named, latency_timer_ms, open_port, register, settle, wire_errors
+from robolearn.errors import MissingDependency
 
 SETTINGS = {
     "status_level": 2,
@@ -31,6 +30,7 @@ _PING, _READ, _WRITE, _REBOOT, _SYNC_READ, _SYNC_WRITE, _ALL = 1, 2, 3, 8, 0x82,
 _RAD_S = 0.229 * 2 * np.pi / 60  # a unit of velocity
 _BLOCK = np.dtype([("current", "<i2"), ("velocity", "<i4"), ("position", "<i4")])  # registers 126 to 135
 _SUCCESS, _TIMEOUT = 0, -3001  # results of the package
+_BARRIERS = (5, 6, 7, 8, 9, 11, 12, 13, 14)  # lengths of the reads that flush out late answers; no other answer has one of them
 _SETUP_S = 0.05  # what an answer may take where no cycle waits for it
 _DELAY_S = 508e-6  # longest return delay, before `configure` has set it
 
@@ -43,6 +43,8 @@ class DynamixelBus:
 
     ticks_per_turn = 4096
     watchdog_s: tuple[float, float] | None = (0.02, 2.54)
+    homing_sign = 1
+    zero_registers: tuple[str, ...] = ("homing", "drive_mode")
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class DynamixelBus:
         self._reply_s, self._clock_ns, self._slowest_ms = reply_s, clock_ns, slowest_ms
         self._line: _Line | None = None
         self._packets: Any = None
-        self._unsure = False  # an answer is late: it may still come
+        self._unsure, self._barrier = False, 0  # an answer is late: it may still come
         self._delay_s: dict[int, float] = {}
         self._amperes: dict[int, float] = {}
 
@@ -73,21 +75,16 @@ class DynamixelBus:
             where = f"/sys/bus/usb-serial/devices/{Path(self._path).resolve().name}/latency_timer"
             said = f"{self._path}: the adapter waits {waits_ms} ms, want {self._slowest_ms} at most; echo 1 | sudo tee {where}"
             raise ConfigMismatch(self._name, said, phase="connect")
-        handler = sdk.PortHandler(self._path)
-        try:
-            opened = handler.setBaudRate(self._baud)
-        except (OSError, termios.error) as error:  # pyserial's error is one of these
-            said = f"{self._path} cannot be opened: {error}; name the port, and join the group dialout"
-            raise TransportLost(self._name, said, phase="connect") from None
-        if not opened:
+        if sdk.PortHandler(self._path).getCFlagBaud(self._baud) <= 0:
             raise ConfigMismatch(self._name, f"{self._path} has no rate of {self._baud}; name another baud", phase="connect")
-        self._line, self._packets, self._unsure = _Line(handler, self._clock_ns), sdk.PacketHandler(2.0), False
+        port = open_port(self._name, self._path, self._baud)
+        self._line, self._packets, self._unsure = _Line(port, self._clock_ns), sdk.PacketHandler(2.0), False
 
     def close(self) -> None:
         """Closes the port; may be called twice."""
         line, self._line = self._line, None
         if line is not None:
-            with contextlib.suppress(OSError, termios.error):  # it was unplugged
+            with contextlib.suppress(TransportLost), wire_errors(self._name, self._path):  # it was unplugged
                 line.close()
 
     def ping(self, servo: int) -> tuple[int, int]:
@@ -165,7 +162,7 @@ class DynamixelBus:
     def alarms(self, servo: int, bits: int) -> tuple[str, ...]:
         """Returns the names of alarm bits."""
         del servo  # they are the same in the whole family
-        return tuple(ALARMS.get(1 << k, f"bit {k}") for k in range(8) if bits >> k & 1)
+        return bits_named(bits, ALARMS)
 
     def reboot(self, servo: int) -> None:
         """Restarts a servo, which clears its alarm; it is away for some tenths of a second."""
@@ -176,20 +173,8 @@ class DynamixelBus:
     def configure(self, servo: int) -> Mapping[str, tuple[int, int]]:
         """Writes the settings that differ and returns them; ConfigMismatch for one that does not take."""
         wanted = {**SETTINGS, **self._wanted.get(servo, {})}
-        changed: dict[str, tuple[int, int]] = {}
-        for name in sorted(wanted, key=lambda name: (name != "status_level", self._register(name)[0])):  # first: let it answer
-            was = read_firmly(self, servo, name)
-            if was == wanted[name]:
-                continue
-            if self._register(name)[0] < 64 and read_firmly(self, servo, "torque"):
-                write_firmly(self, servo, "torque", 0)
-            with contextlib.suppress(TransportTimeout):  # a servo that answers reads only does not answer this
-                write_firmly(self, servo, name, wanted[name])
-            got = read_firmly(self, servo, name)
-            if got != wanted[name]:
-                said = f"servo {servo}: {name} is {got} after {wanted[name]} was written"
-                raise ConfigMismatch(self._name, said, phase="configure", raw=got)
-            changed[name] = (was, got)
+        order = sorted(wanted, key=lambda name: (name != "status_level", self._register(name)[0]))  # first of all, let it answer
+        changed = settle(self, servo, {name: wanted[name] for name in order}, self._name)
         self._delay_s[servo] = 2e-6 * wanted["return_delay"]
         return changed
 
@@ -198,22 +183,22 @@ class DynamixelBus:
         return MODELS.get(number, (f"model {number}",))[0]
 
     def _register(self, name: str) -> tuple[int, int, bool]:
-        if name not in REGISTERS:
-            raise BadCommand(self._name, f"unknown register '{name}'{nearest(name, REGISTERS)}")
-        return REGISTERS[name]
+        return register(self._name, name, REGISTERS)
 
     def _patience(self, *servos: int) -> float:
         return self._reply_s + sum(self._delay_s.get(servo, _DELAY_S) for servo in servos)
 
     @contextlib.contextmanager
     def _talk(self) -> Iterator[None]:
-        """Turns what the port throws into TransportLost, and frees it for the next call."""
+        """Turns what the port throws into our errors, and frees it for the next call."""
         if self._line is None:
-            raise TransportLost(self._name, "the port is not open")
+            raise TransportLost(self._name, f"{self._path} is not open")
         try:
-            yield
-        except (OSError, termios.error) as error:
-            raise TransportLost(self._name, f"{self._path} is gone: {error}") from None
+            with wire_errors(self._name, self._path):
+                yield
+        except TransportTimeout:
+            self._unsure = True
+            raise
         finally:
             self._line.is_using = False
 
@@ -243,10 +228,16 @@ class DynamixelBus:
                 odd = f"its answer has {got} bytes, want {length}"
 
     def _settle(self, servo: int) -> None:
-        """After a late answer: waits for one that nothing else looks like, so that all before it is off the line."""
+        """After a late answer: waits for one of a length that nothing else has, so that all before it is off the line.
+
+        The length changes from call to call, as this answer may be late too.
+        """
         if self._unsure:
-            self._send(_packet(servo, _READ, struct.pack("<HH", 0, 7)), 18, self._patience(servo))
-            self._receive(servo, 7)
+            self._barrier = (self._barrier + 1) % len(_BARRIERS)
+            length = _BARRIERS[self._barrier]
+            self._send(_packet(servo, _READ, struct.pack("<HH", 0, length)), 11 + length, self._patience(servo))
+            if len(self._receive(servo, length)[1]) != length:  # a refusal, and nobody knows of what
+                raise TransportCorrupt(self._name, f"servo {servo}: want {length} bytes, got none")
             self._unsure = False
 
     def _check(self, servo: int, what: str, error: int) -> None:
@@ -262,9 +253,10 @@ class DynamixelBus:
 class _Line:
     """The package's port with our time-outs: it sleeps for bytes instead of spinning, by a clock that nobody sets."""
 
-    def __init__(self, handler: Any, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, port: Any, clock_ns: Callable[[], int]) -> None:
+        """port: pyserial's, open."""
         self.is_using = False
-        self._serial, self._clock_ns = handler.ser, clock_ns
+        self._serial, self._clock_ns = port, clock_ns
         self._rest, self._due_ns = b"", 0
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ HwError
   TransportTimeout     nothing came back in time                  transient
   TransportCorrupt     something came back that is not an answer  transient
   TransportLost        the wire, port or process is gone
+    DriverEnded        the driver's process has ended
   DeviceFault          the device raised alarm bits (`bits`)
   ProtectiveStop       the controller stopped the arm
   EStop                the emergency stop is pressed
@@ -22,14 +23,23 @@ from robolearn.errors import HardwareError
 
 
 class HwError(HardwareError):
-    """Base of what a driver raises. device: name; code: a short word; phase: connect, configure, ...; raw: the answer."""
+    """Base of what a driver raises. device: name; code: a short word; phase: connect, configure, ...; raw: the answer.
+
+    trouble: what it is to a deployment (a row of `robolearn.runtime.state.REACTIONS`); kind: the same, finer, as `code` says.
+    """
 
     transient = False
     severity = "fault"
+    trouble = "servo_lost"
 
     def __init__(self, device: str, message: str, *, code: str = "", phase: str = "", raw: object = None) -> None:
         super().__init__(f"{device}: {message}")
         self.device, self.code, self.phase, self.raw = device, code or type(self).__name__, phase, raw
+
+    @property
+    def kind(self) -> str:
+        """The code, where one was given."""
+        return "" if self.code == type(self).__name__ else self.code
 
 
 class TransportTimeout(HwError):
@@ -37,6 +47,7 @@ class TransportTimeout(HwError):
 
     transient = True
     severity = "miss"
+    trouble = "servo_miss"
 
 
 class TransportCorrupt(HwError):
@@ -44,14 +55,23 @@ class TransportCorrupt(HwError):
 
     transient = True
     severity = "miss"
+    trouble = "servo_miss"
 
 
 class TransportLost(HwError):
     """The port, socket or process is gone."""
 
 
+class DriverEnded(TransportLost):
+    """The process of a driver has ended; its device's own watchdog stops the arm."""
+
+    trouble = "driver_crash"
+
+
 class DeviceFault(HwError):
     """The device raised alarm bits. bits: as it gave them."""
+
+    trouble = "servo_alert"
 
     def __init__(self, device: str, message: str, bits: int, *, code: str = "", phase: str = "") -> None:
         super().__init__(device, message, code=code, phase=phase, raw=bits)
@@ -61,17 +81,21 @@ class DeviceFault(HwError):
 class ProtectiveStop(HwError):
     """The controller stopped the arm: collision, limit, or the like."""
 
+    trouble = "protective_stop"
+
 
 class EStop(HwError):
     """The emergency stop is pressed; only a person ends it."""
 
     severity = "estop"
+    trouble = "estop"
 
 
 class LimitViolation(HwError):
     """A value beyond the limits was refused."""
 
     severity = "refused"
+    trouble = "bad_chunk"
 
 
 class ConfigMismatch(HwError):
@@ -85,6 +109,8 @@ class CalibrationMismatch(HwError):
 class StaleData(HwError):
     """The newest sample is older than allowed."""
 
+    trouble = "camera_gone"
+
 
 class NotReady(HwError):
     """The call does not fit the state of the device."""
@@ -95,8 +121,11 @@ class NotReady(HwError):
 class RateOverrun(HwError):
     """The cycle came too late too often."""
 
+    trouble = "stall"
+
 
 class BadCommand(HwError):
     """A command that no motor may see: not finite, of another shape, in another unit."""
 
     severity = "refused"
+    trouble = "bad_chunk"

@@ -4,14 +4,14 @@ The family has no watchdog of its own: where the host dies, servos hold their la
 supply that opens when the host stops closing it.
 
 An answer does not say which request it belongs to. After a miss a late one could therefore pass for the next; it is flushed out
-by a ping, whose answer has another length and comes after everything that was still on its way.
+by a read of a length that nothing else has, whose answer comes after everything that was still on its way. The length changes
+from one such read to the next, as their answers may be late too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
-import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,12 @@ import numpy as np
 from hardware import _feetech_wire as wire
 from hardware._errors import BadCommand, ConfigMismatch, DeviceFault, NotReady, TransportCorrupt, TransportLost, TransportTimeout
 from hardware._feetech_wire import REGISTERS, TICKS, Packet
-from hardware._servo_bus import Sample, firmly, read_firmly, write_firmly
-from robolearn.errors import MissingDependency, nearest
+from hardware._servo_bus import Sample, bits_named, firmly, open_port, read_firmly, register, settle, wire_errors
+from robolearn.errors import MissingDependency
 
 _BLOCK = (56, 15)  # position to current in one read
 _WRITE_NS = 50_000_000  # what the answer to a write may take: EPROM is slow, and no cycle waits for it
+_BARRIERS = range(6, 15)  # lengths of the reads that flush out late answers; no other answer has one of them
 SETTINGS: Mapping[str, int] = MappingProxyType({"operating_mode": 0, "return_delay": 0})
 
 
@@ -36,6 +37,8 @@ class FeetechBus:
 
     ticks_per_turn = TICKS
     watchdog_s: tuple[float, float] | None = None
+    homing_sign = -1
+    zero_registers: tuple[str, ...] = ("homing",)
 
     def __init__(
         self,
@@ -50,28 +53,21 @@ class FeetechBus:
         self._name, self._port_name, self._baud, self._settings = name, port, baud, settings
         self._timeout_ns, self._clock_ns, self.counters = int(timeout_s * 1e9), clock_ns, Counter[str]()
         self._port: Any = None
-        self._too_slow: type[Exception] = TimeoutError
-        self._late, self._heard, self._sent_ns, self._recv_ns = False, -1, 0, 0
+        self._late, self._heard, self._barrier, self._sent_ns, self._recv_ns = False, -1, 0, 0, 0
 
     def open(self) -> None:
         """Opens the port; TransportLost where that cannot be done, MissingDependency without pyserial."""
         try:
-            import serial
+            self._port = open_port(self._name, self._port_name, self._baud)
         except ImportError:
             raise MissingDependency("pyserial", self._name, "pip install 'robolearn[feetech]'") from None
-        try:
-            self._port = serial.Serial(self._port_name, self._baud, timeout=0, write_timeout=0.1, exclusive=True)
-            self._too_slow = serial.SerialTimeoutException
-        except (OSError, ValueError, termios.error) as error:
-            way = "name another port or baud, close what else uses it, join the group dialout"
-            raise TransportLost(self._name, f"{self._port_name} cannot be opened ({error}); {way}", phase="connect") from None
         self._late, self._heard = False, -1
 
     def close(self) -> None:
         """Closes the port, whatever is left of it."""
         port, self._port = self._port, None
         if port is not None:
-            with contextlib.suppress(OSError, termios.error):
+            with contextlib.suppress(TransportLost), wire_errors(self._name, self._port_name):  # it was unplugged
                 port.close()
 
     def ping(self, servo: int) -> tuple[int, int]:
@@ -84,19 +80,19 @@ class FeetechBus:
         if name == "firmware":
             major, minor = self._get(servo, 0, 2)
             return 100 * major + minor
-        register = self._register(name)
-        return wire.decode(register, self._get(servo, register.address, register.size))
+        place = self._register(name)
+        return wire.decode(place, self._get(servo, place.address, place.size))
 
     def write(self, servo: int, name: str, value: int) -> None:
         """Writes a register and reads it back, EPROM with the lock open; an answer's alarm bits alone refuse nothing."""
-        register = self._register(name)
-        if register.fixed:
+        place = self._register(name)
+        if place.fixed:
             raise NotReady(self._name, f"{name} of servo {servo} cannot be written")
         data = self._encoded(servo, name, value)
-        if register.eprom:
+        if place.eprom:
             self._put(servo, "lock", b"\x00")
         bits = self._put(servo, name, data)
-        if register.eprom:
+        if place.eprom:
             self._put(servo, "lock", b"\x01")
         got = self.read(servo, name)
         if got != value:
@@ -136,7 +132,7 @@ class FeetechBus:
     def alarms(self, servo: int, bits: int) -> tuple[str, ...]:
         """Returns the names of alarm bits, "bit 6" for one without."""
         del servo  # Unused: one family, one meaning.
-        return tuple(wire.ALARMS.get(1 << k, f"bit {k}") for k in range(8) if bits >> k & 1)
+        return bits_named(bits, wire.ALARMS)
 
     def reboot(self, servo: int) -> None:
         """Switches the torque off, which is all that the family has; DeviceFault where an alarm stays all the same."""
@@ -156,23 +152,14 @@ class FeetechBus:
             changed = {}
         phase = read_firmly(self, servo, "phase") & ~wire.MULTI_TURN
         wanted = {**SETTINGS, "phase": phase, **self._settings.get(servo, {})}
-        had = {name: read_firmly(self, servo, name) for name in wanted}
-        differing = [name for name in wanted if wanted[name] != had[name]]
-        if differing and read_firmly(self, servo, "torque"):
-            write_firmly(self, servo, "torque", 0)
-        for name in differing:
-            write_firmly(self, servo, name, wanted[name])
-            changed[name] = (had[name], wanted[name])
-        return changed
+        return {**changed, **settle(self, servo, wanted, self._name)}
 
     def model_name(self, number: int) -> str:
         """Returns what a model number stands for."""
         return wire.MODELS.get(number, f"model {number}")
 
     def _register(self, name: str) -> wire.Register:
-        if name not in REGISTERS:
-            raise NotReady(self._name, f"no register '{name}'{nearest(name, REGISTERS)}")
-        return REGISTERS[name]
+        return register(self._name, name, REGISTERS)
 
     def _encoded(self, servo: int, name: str, value: int) -> bytes:
         try:
@@ -193,18 +180,19 @@ class FeetechBus:
         if self._port is None:
             raise TransportLost(self._name, f"{self._port_name} is not open")
         try:
-            if self._late and wanted:
-                servo = self._heard if self._heard >= 0 else next(iter(wanted))
-                self._heard = -1  # who is silent now is not asked twice
-                self._talk(Packet(servo, wire.PING), {servo: 0})
-                self._late = False
-            return self._talk(request, wanted)
-        except self._too_slow:  # the write took longer than 0.1 s: a full buffer, or a machine that was elsewhere
+            with wire_errors(self._name, self._port_name):
+                if self._late and wanted:
+                    servo = self._heard if self._heard >= 0 else next(iter(wanted))
+                    self._heard = -1  # who is silent now is not asked twice
+                    self._barrier = (self._barrier + 1) % len(_BARRIERS)
+                    length = _BARRIERS[self._barrier]
+                    self._talk(Packet(servo, wire.READ, bytes([0, length])), {servo: length})
+                    self._late = False
+                return self._talk(request, wanted)
+        except (TransportTimeout, TransportCorrupt) as error:
             self._late = True
-            self.counters["timeouts"] += 1
-            raise TransportTimeout(self._name, f"{self._port_name} takes no more packets") from None
-        except (OSError, termios.error) as error:  # termios.error is neither an OSError nor pyserial's
-            raise TransportLost(self._name, f"{self._port_name} is gone ({error}); plug it in and connect again") from None
+            self.counters["timeouts" if isinstance(error, TransportTimeout) else "corrupt"] += 1
+            raise
 
     def _talk(self, request: Packet, wanted: Mapping[int, int]) -> dict[int, Packet]:
         found: dict[int, Packet] = {}
@@ -224,19 +212,14 @@ class FeetechBus:
                     if wanted.get(packet.servo) == len(packet.params):  # else: a late answer to something else
                         found[packet.servo] = packet
             except ValueError as error:
-                self._late = True
-                self.counters["corrupt"] += 1
                 raise TransportCorrupt(self._name, str(error), raw=bytes(buffer)) from None
         self._recv_ns, self._heard = self._clock_ns(), next(iter(found), self._heard)
         return found
 
     def _missed(self, silent: Sequence[int], rest: bytearray, patience_ns: int) -> TransportTimeout | TransportCorrupt:
-        self._late = True
         who = f"servo {', '.join(map(str, silent))} on {self._port_name}"
         if rest:
-            self.counters["corrupt"] += 1
             return TransportCorrupt(self._name, f"{who}: want a whole answer, got {rest.hex(' ')}", raw=bytes(rest))
-        self.counters["timeouts"] += 1
         hint = "" if self._heard >= 0 else "; check ids, baud, supply, and that the adapter's latency timer is 1 ms"
         return TransportTimeout(self._name, f"{who}: no answer in {patience_ns / 1e6:g} ms{hint}")
 

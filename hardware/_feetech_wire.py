@@ -116,12 +116,3 @@ def decode(register: Register, data: bytes | bytearray) -> int:
     if register.sign and raw >> register.sign & 1:
         return -(raw & ((1 << register.sign) - 1))
     return raw & ((1 << register.sign) - 1) if register.sign else raw
-
-
-def homing_offset(actual: int, wanted: int = MIDDLE) -> int:
-    """Returns the homing offset [ticks] with which a servo whose encoder is at `actual` says `wanted`, by the shortest arc.
-
-    A servo says actual - offset, within the turn; half a turn exactly comes out one tick short, as the register ends at 2047.
-    """
-    limit = (1 << REGISTERS["homing"].sign) - 1
-    return max(-limit, (actual - wanted + TICKS // 2) % TICKS - TICKS // 2)

@@ -20,7 +20,7 @@ import numpy as np
 
 from hardware import _errors
 from hardware._base import Health, Identity, Setpoint, Stop
-from hardware._errors import NotReady, TransportLost
+from hardware._errors import DriverEnded, NotReady, TransportLost
 from hardware._life import well_formed
 from hardware._loop import MakeDriver, MakeGuard, host
 from hardware._records import Hosting, Sample, caps_from, sample_dtype, sample_of, setpoint_dtype
@@ -30,7 +30,10 @@ from robolearn.errors import HardwareError
 
 
 class Hosted:
-    """A driver at work in another process. Reading and commanding copy memory; all else is a call that waits for its answer."""
+    """A driver at work in another process. Reading and commanding copy memory; all else is a call that waits for its answer.
+
+    Its process also ends with the thread that made it: make it in one that lasts, as the main thread does.
+    """
 
     def __init__(self, name: str, make_driver: MakeDriver, make_guard: MakeGuard, run: str, hosting: Hosting = Hosting()) -> None:
         """name: in messages and segments; run: of `new_run`.
@@ -59,7 +62,10 @@ class Hosted:
         return self._process.is_alive()
 
     def connect(self, timeout_s: float = 20.0) -> Identity:
-        """Opens the device in its process and starts the loop, which reads only until `activate`."""
+        """Opens the device in its process and starts the loop, which reads only until `activate`.
+
+        Raises what the device says at the first sample: the fault that it already has, an emergency stop that is pressed.
+        """
         said = self._call("connect", timeout_s)
         self.caps = caps_from(said["caps"])
         n = len(self.caps.joints)
@@ -68,8 +74,7 @@ class Hosted:
             for kind, dtype, depth in (("state", sample_dtype(n), 64), ("setpoint", setpoint_dtype(n), 8))
         ]
         self._rings = Ring(layouts[0], create=True), Ring(layouts[1], create=True)
-        self._call("loop", timeout_s, layouts=[asdict(layout) for layout in layouts])
-        self.read_fresh(0, timeout_s)  # so that whoever is connected can read
+        self._call("loop", timeout_s, layouts=[asdict(layout) for layout in layouts])  # there is a sample to read, or it raises
         return Identity(**{**said["identity"], "parts": tuple(said["identity"]["parts"])})
 
     def configure(self, timeout_s: float = 20.0) -> Mapping[str, tuple[Any, Any]]:
@@ -92,22 +97,23 @@ class Hosted:
         """Returns the slow values and all counters."""
         return Health(**self._call("health", timeout_s))
 
-    def fault(self, timeout_s: float = 5.0) -> str:
-        """Returns what ended the last motion, "" where nothing did."""
-        return str(self._call("fault", timeout_s)["fault"])
+    def fault(self, timeout_s: float = 5.0) -> Exception | None:
+        """Returns the error that ended the last motion, of its own kind; None where nothing did."""
+        said = self._call("fault", timeout_s)["fault"]
+        return None if said is None else raised(said)
 
     def command(self, setpoint: Setpoint) -> None:
         """Leaves a setpoint for the next cycle; the newest counts, and what is not finite or of another shape is refused here."""
-        self._leave(setpoint, hold=False)
+        self._leave(setpoint)
 
     def hold(self) -> None:
         """Asks for a ramp to rest, to be held until the next setpoint (stop category 2)."""
-        self._leave(Setpoint(np.zeros(len(self.caps.joints))), hold=True)
+        self._leave(None)
 
     def read(self) -> Sample:
         """Returns the newest cycle, without the wire. NotReady before the first, TransportLost where the process is gone."""
         if not self.alive:
-            raise TransportLost(self.name, f"its driver process has ended (exit code {self._process.exitcode})")
+            raise DriverEnded(self.name, f"its driver process has ended (exit code {self._process.exitcode})")
         record = self._rings[0].newest() if self._rings else None
         if record is None:
             raise NotReady(self.name, "read: there is no sample yet; connect first")
@@ -149,13 +155,17 @@ class Hosted:
         self._pipe.close()
         return went_wrong
 
-    def _leave(self, setpoint: Setpoint, *, hold: bool) -> None:
+    def _leave(self, setpoint: Setpoint | None) -> None:
+        """Leaves a setpoint in shared memory, or None for a hold."""
         if self._rings is None:
-            raise NotReady(self.name, "setpoint: connect first")
-        q, now = well_formed(setpoint, self.caps, self.name), time.monotonic_ns()
-        record = np.zeros(1, setpoint_dtype(len(q)))
-        record["q"], record["aperture"] = q, np.nan if setpoint.aperture is None else setpoint.aperture
-        record["t_ns"], record["hold"] = setpoint.t_ns or now, hold
+            raise NotReady(self.name, f"{'setpoint' if setpoint else 'hold'}: connect first")
+        now, record = time.monotonic_ns(), np.zeros(1, setpoint_dtype(len(self.caps.joints)))
+        if setpoint is None:
+            record["hold"] = True
+        else:
+            record["q"] = well_formed(setpoint, self.caps, self.name)
+            record["aperture"] = np.nan if setpoint.aperture is None else setpoint.aperture
+            record["t_ns"] = setpoint.t_ns or now
         self._rings[1].write(record.view("u1"), now)
 
     def _sample(self, raw: np.ndarray) -> Sample:
@@ -173,21 +183,21 @@ class Hosted:
                     raise TransportLost(self.name, f"{what}: its driver process does not answer in {timeout_s:g} s")
                 said = dict(json.loads(self._pipe.recv_bytes()))
         except (EOFError, OSError):
-            raise TransportLost(self.name, f"{what}: its driver process has ended (exit code {self._process.exitcode})") from None
+            raise DriverEnded(self.name, f"{what}: its driver process has ended (exit code {self._process.exitcode})") from None
         del said["id"]
         if "error" in said:
-            raise _raised(said)
+            raise raised(said)
         return said
 
 
-def _raised(said: dict[str, Any]) -> Exception:
+def raised(said: dict[str, Any]) -> Exception:
     """Returns the error that a process told of, of the same kind where it is one of the family's plain ones."""
     kind = getattr(_errors, said["error"], None)
     message, device = said["message"].removeprefix(f"{said['device']}: "), said["device"]
     if kind is _errors.DeviceFault:
-        return _errors.DeviceFault(device, message, 0)
+        return _errors.DeviceFault(device, message, said["bits"], code=said["code"])
     if kind is not None:
-        return kind(device, message)
+        return kind(device, message, code=said["code"])
     known = getattr(errors, said["error"], None)
     plain = known if known not in (None, errors.MissingDependency, errors.UnknownName, errors.AlreadyExists) else HardwareError
     return plain(said["message"])

@@ -1,7 +1,7 @@
 """The life of a driver, kept from outside: which call is allowed when, what never reaches the wire, how much a bad wire is borne.
 
     CREATED -connect-> CONNECTED -configure-> CONFIGURED -activate-> ACTIVE -deactivate-> CONNECTED
-    any -> FAULT -clear_fault-> CONNECTED        any -disconnect-> CLOSED, for good
+    any -> FAULT -deactivate-> FAULT -clear_fault-> CONNECTED        any -disconnect-> CLOSED, for good
 
 One cycle may retry once, within 30 % of the period; then it returns the last sample, flagged STALE. Three such cycles in a row
 ask for HOLD, ten of them or 200 ms are a fault.
@@ -74,11 +74,16 @@ class Attended:
         self.name, self.state, self.caps = name, State.CREATED, None  # type: ignore[assignment]
         self.counters: Counter[str] = Counter()
         self._driver, self._period_ns, self._budget, self._clock_ns = driver, period_s * 1e9, budget, clock_ns
-        self._last: ArmState | None = None
+        self.last: ArmState | None = None
+        self.sent: np.ndarray | None = None
         self._misses, self._good_ns = 0, 0
 
     caps: Caps
     """What the connected device can do."""
+    last: ArmState | None
+    """The newest sample that came from the device, also where it told of an alarm; None before the first of this life."""
+    sent: np.ndarray | None
+    """The newest setpoint (n,) [rad] that may have reached the device; None before the first since `activate`."""
 
     @property
     def wants_hold(self) -> bool:
@@ -97,6 +102,7 @@ class Attended:
         self._require("configure")
         changed = self._driver.configure()
         self.state = State.CONFIGURED
+        self._begin_anew()
         return changed
 
     def activate(self) -> None:
@@ -111,7 +117,8 @@ class Attended:
         except HwError:
             self.state = State.FAULT
             raise
-        self.state = State.ACTIVE
+        self.state, self.sent = State.ACTIVE, None
+        self._begin_anew()
 
     def cycle(self, setpoint: Setpoint | None = None) -> ArmState:
         """Sends a checked setpoint and returns a sample: a new one, or the last one flagged STALE within the budget.
@@ -121,6 +128,7 @@ class Attended:
         self._require("exchange")
         if setpoint is not None:
             self._check(setpoint)
+            self.sent = setpoint.q.copy()
         began = self._clock_ns()
         for attempt in range(1 + self._budget.retries):
             try:
@@ -141,22 +149,25 @@ class Attended:
     def deactivate(self, stop: Stop, *, drop: bool = False) -> None:
         """Ends motion in a declared way.
 
-        NotReady for a way that the device has not, and for RELEASE of an arm without brakes unless `drop`.
+        NotReady for a way that the device has not, and for RELEASE of an arm without brakes unless `drop`. A fault stays one.
         """
         self._require("deactivate")
         if stop not in self.caps.stops:
             raise NotReady(self.name, f"deactivate: it cannot {stop}, only {', '.join(self.caps.stops)}")
         if stop is Stop.RELEASE and self.caps.joints and not self.caps.brakes and not drop:
             raise NotReady(self.name, "deactivate: without brakes the arm falls when released; park it first, or say drop=True")
-        self.state = State.STOPPING
+        faulty = self.state is State.FAULT
+        self.state = State.FAULT if faulty else State.STOPPING
         self._driver.deactivate(stop)
-        self.state = State.CONNECTED
+        self.state = State.FAULT if faulty else State.CONNECTED
+        self._begin_anew()
 
     def clear_fault(self) -> None:
         """Clears what the device holds against us; the next steps are `configure` and `activate`."""
         self._require("clear_fault")
         self._driver.clear_fault()
-        self._misses, self._last, self.state = 0, None, State.CONNECTED
+        self.last, self.state = None, State.CONNECTED
+        self._begin_anew()
 
     def health(self) -> Health:
         """Returns the slow values and the counters; what does not answer is counted and left out."""
@@ -176,15 +187,21 @@ class Attended:
         if self.state not in _FROM[call]:
             raise NotReady(self.name, f"{call}: want state {' or '.join(_FROM[call])}, it is {self.state}", phase=call)
 
+    def _begin_anew(self) -> None:
+        """Counts misses and silence from here: while a call was at work, nobody asked for a sample."""
+        self._misses, self._good_ns = 0, self._clock_ns()
+
     def _check(self, setpoint: Setpoint) -> None:
-        """The border before the wire."""
+        """The border before the wire. From outside the hard range an arm may come back, and stay, but go no farther."""
         if self.state is not State.ACTIVE:
             raise NotReady(self.name, f"setpoint: want state active, it is {self.state}")
         q = well_formed(setpoint, self.caps, self.name)
-        beyond = (q < self.caps.lower - _TOLERANCE) | (q > self.caps.upper + _TOLERANCE)
+        here = [at for at in (self.sent, None if self.last is None else self.last.q) if at is not None]
+        lower, upper = np.min([self.caps.lower, *here], axis=0), np.max([self.caps.upper, *here], axis=0)
+        beyond = (q < lower - _TOLERANCE) | (q > upper + _TOLERANCE)
         if beyond.any():
             j = int(np.argmax(beyond))
-            span = f"{self.caps.lower[j]:.3f} to {self.caps.upper[j]:.3f} rad"
+            span = f"{lower[j]:.3f} to {upper[j]:.3f} rad"
             degrees = np.all((q * _DEGREES >= self.caps.lower) & (q * _DEGREES <= self.caps.upper))
             hint = "; are these degrees?" if degrees and np.abs(q).max() > 2 * np.pi else ""
             raise LimitViolation(self.name, f"setpoint: {self.caps.joints[j]} wants {span}, got {q[j]:.3f}{hint}")
@@ -193,7 +210,7 @@ class Attended:
         wanted = (len(self.caps.joints),)
         if state.q.shape != wanted or not np.isfinite(state.q).all():
             return self._missed(TransportCorrupt(self.name, f"sample: want {wanted} finite numbers, got {state.q}"))
-        self._misses, self._good_ns, self._last = 0, self._clock_ns(), state
+        self._misses, self._good_ns, self.last = 0, self._clock_ns(), state
         self.counters["samples"] += 1
         if state.alarm:
             self.state = State.FAULT
@@ -218,6 +235,6 @@ class Attended:
             self.state = State.FAULT
             lost = f"no answer in {self._misses} cycles, {1000 * silent_s:.0f} ms ({error})"
             raise TransportLost(self.name, lost, phase="exchange") from error
-        if self._last is None:
+        if self.last is None:
             raise error
-        return replace(self._last, flags=self._last.flags | Sampled.STALE)
+        return replace(self.last, flags=self.last.flags | Sampled.STALE)

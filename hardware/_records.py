@@ -18,7 +18,9 @@ class Hosting:
     """How a driver's process runs.
 
     period_s: of its loop; hold_after_s: how long without a new setpoint until it holds; ramp_s: longest ramp to rest; on_orphan:
-    how to end when the parent ends; budget: how much of a bad wire is borne.
+    how to end when the parent ends; budget: how much of a bad wire is borne; dither_s: longest random wait before each cycle, so
+    that samples and setpoints are not in step where a delay is measured; health_s: how often an axis is asked how warm it is,
+    where the guard wants to know.
     """
 
     period_s: float = 0.01
@@ -26,6 +28,8 @@ class Hosting:
     ramp_s: float = 1.0
     on_orphan: Stop = Stop.HOLD
     budget: Budget = Budget()
+    dither_s: float = 0.0
+    health_s: float = 0.5
 
 
 @dataclass(frozen=True)

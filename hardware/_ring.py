@@ -32,7 +32,7 @@ _TRIES = 100  # a reader that was overtaken so often gives up; the ring is too s
 
 @dataclass(frozen=True)
 class Layout:
-    """What a ring holds, which both ends must know. name: of the segment; dtype, shape: of a record; depth: slots, at least 8."""
+    """What a ring holds, which both ends must know. name: of the segment; dtype, shape: of a record; depth: slots, at least 2."""
 
     name: str
     dtype: str

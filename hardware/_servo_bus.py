@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import termios
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from hardware._errors import ConfigMismatch, HwError, TransportCorrupt, TransportTimeout
+from hardware._errors import ConfigMismatch, HwError, NotReady, TransportCorrupt, TransportLost, TransportTimeout
+from robolearn.errors import nearest
 
 T = TypeVar("T")
 TRIPPED = 255  # what a watchdog register reads once it has run out
+_TRIES = 5  # of what an answer may be lost of, outside a cycle
+_WRITE_S = 0.1  # longer than a packet ever takes: a full buffer is a line that nobody reads
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ServoBus(Protocol):
     """Servos that share a wire. ticks_per_turn: of every encoder.
 
     watchdog_s: range [s] of the servos' own watchdog, None without one; its lower end is the unit of the register.
+    homing_sign: 1 or -1: a servo reads encoder + homing_sign * homing; zero_registers: those that a calibrated zero depends on.
     Every call is one request and raises the family of `hardware._errors`: TransportTimeout and TransportCorrupt pass by
     themselves, TransportLost does not, ConfigMismatch where a servo refuses a value, DeviceFault where an alarm makes it refuse.
     Registers have names that are the same on every bus: "torque", "goal", "position", "velocity", "current", "homing",
@@ -46,6 +51,8 @@ class ServoBus(Protocol):
 
     ticks_per_turn: int
     watchdog_s: tuple[float, float] | None
+    homing_sign: int
+    zero_registers: tuple[str, ...]
 
     def open(self) -> None:
         """Opens the port; writes nothing to any servo."""
@@ -81,7 +88,46 @@ class ServoBus(Protocol):
         """Returns what a model number stands for, "model 1234" for a stranger."""
 
 
-def firmly(call: Callable[[], T], tries: int = 5) -> T:
+def open_port(device: str, port: str, baud: int) -> Any:
+    """Returns pyserial's port at `baud` [1/s], for this process alone: reads return at once, a write gives up after 0.1 s.
+
+    TransportLost where it cannot be opened, or is open elsewhere.
+    """
+    import serial  # an extra brings it
+
+    try:
+        return serial.Serial(port, baud, timeout=0, write_timeout=_WRITE_S, exclusive=True)
+    except (OSError, ValueError, termios.error) as error:  # pyserial's error is an OSError
+        way = "name another port or baud, close what else uses it, join the group dialout"
+        raise TransportLost(device, f"{port} cannot be opened ({error}); {way}", phase="connect") from None
+
+
+@contextlib.contextmanager
+def wire_errors(device: str, port: str) -> Iterator[None]:
+    """Turns what an open port throws into our errors: TransportTimeout where it takes no bytes, TransportLost for the rest."""
+    import serial
+
+    try:
+        yield
+    except serial.SerialTimeoutException:  # a full buffer, or a machine that was elsewhere
+        raise TransportTimeout(device, f"{port} takes no more packets") from None
+    except (OSError, termios.error) as error:  # termios.error is neither an OSError nor pyserial's
+        raise TransportLost(device, f"{port} is gone ({error}); plug it in and connect again") from None
+
+
+def register(device: str, name: str, registers: Mapping[str, T]) -> T:
+    """Returns the register of that name; NotReady, with the nearest, where the family has none."""
+    if name not in registers:
+        raise NotReady(device, f"no register '{name}'{nearest(name, registers)}")
+    return registers[name]
+
+
+def bits_named(bits: int, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Returns the names of the bits that are set, lowest first, "bit 6" for one without; names: by value (1, 2, 4, ...)."""
+    return tuple(names.get(1 << k, f"bit {k}") for k in range(bits.bit_length()) if bits >> k & 1)
+
+
+def firmly(call: Callable[[], T], tries: int = _TRIES) -> T:
     """Returns what `call` returns, tried again after errors that pass by themselves; for set-up: a cycle has its own budget."""
     for _ in range(tries - 1):
         try:
@@ -116,6 +162,33 @@ def read_firmly(bus: ServoBus, servo: int, name: str) -> int:
 def write_firmly(bus: ServoBus, servo: int, name: str, value: int) -> None:
     """Writes a register, again where the answer is lost."""
     firmly(lambda: bus.write(servo, name, value))
+
+
+def settle(bus: ServoBus, servo: int, wanted: Mapping[str, int], device: str) -> dict[str, tuple[int, int]]:
+    """Writes the settings that differ, in the order given and with the torque off, and returns (was, is) of each.
+
+    ConfigMismatch for one that reads otherwise after it was written; a servo that answers no writes is known by that too.
+    """
+    changed: dict[str, tuple[int, int]] = {}
+    for name, value in wanted.items():
+        was = read_firmly(bus, servo, name)
+        if was != value:
+            if not changed and read_firmly(bus, servo, "torque"):
+                _put(bus, servo, "torque", 0, device)
+            _put(bus, servo, name, value, device)
+            changed[name] = (was, value)
+    return changed
+
+
+def _put(bus: ServoBus, servo: int, name: str, value: int, device: str) -> None:
+    """Writes a register until it reads as written; the answer to the write may be lost."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(TransportTimeout, TransportCorrupt):
+            bus.write(servo, name, value)
+        got = read_firmly(bus, servo, name)
+        if got == value:
+            return
+    raise ConfigMismatch(device, f"servo {servo}: {name} is {got} after {value} was written", phase="configure", raw=got)
 
 
 def wait_for(bus: ServoBus, servo: int) -> None:

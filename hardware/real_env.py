@@ -2,6 +2,8 @@
 
 An action becomes a joint target by a codec and leaves through the guard of the arm's own process; what was really sent comes
 back in the step. An observation belongs to one instant, the newest that all cameras have seen; joints are interpolated there.
+Pictures are not: each is its camera's newest, so one of a camera that is ahead was taken later than the instant, by its lead over
+the slowest camera, and the frame nearest to the instant may be an older one. What `sensed` reads is its newest, too.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import numpy as np
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
 from hardware._errors import DeviceFault, StaleData
 from hardware._records import Sample
-from robolearn.clock import Rate
+from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
 from robolearn.errors import SpecMismatch
 
 _HISTORY = 60  # cycles of the arm that an observation may look back on
+_MISS_M, _MISS_RAD = 1e-3, np.deg2rad(0.5)  # a hand that misses the asked pose by more was not sent where it was asked
 
 
 class Arm(Protocol):
@@ -32,7 +35,7 @@ class Arm(Protocol):
     def hold(self) -> None: ...
     def read(self) -> Sample: ...
     def history(self, k: int) -> list[Sample]: ...
-    def fault(self) -> str: ...
+    def fault(self) -> Exception | None: ...
 
 
 class Eye(Protocol):
@@ -51,12 +54,16 @@ class Codec(Protocol):
 
 
 class TargetLike(Protocol):
-    """A joint target."""
+    """A joint target, and by how much [m, rad] the hand would miss the pose that was asked."""
 
     @property
     def q(self) -> np.ndarray: ...
     @property
     def aperture(self) -> float | None: ...
+    @property
+    def position(self) -> float: ...
+    @property
+    def angle(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class RealEnv:
     """A robot as a body.
 
     spec: what it shows and takes; shown, sensed, eyes: where each observation key comes from; codec: of spec.codec; begin: brings
-    the arm to where an episode starts (align, with whatever consent that needs); rate: keeps spec.hz.
+    the arm to where an episode starts (align, with whatever consent that needs); rate: keeps spec.hz. age_s: of the oldest input
+    of the newest observation; late: the inputs that are older than `ages.late_s` ("joints" and observation keys).
     """
 
     spec: Spec
@@ -100,7 +108,7 @@ class RealEnv:
     begin: Callable[[int | None], None] = lambda seed: None
     ages: Ages = Ages()
     clock_ns: Callable[[], int] = time.monotonic_ns
-    rate: Rate | None = None
+    rate: Deadline | None = None
 
     def __post_init__(self) -> None:
         for key in self.spec.obs:
@@ -109,8 +117,9 @@ class RealEnv:
         if self.codec.action.shape != self.spec.action.shape:
             want, got = self.spec.action.shape, self.codec.action.shape
             raise SpecMismatch(f"{self.arm.name}: codec '{self.spec.codec}' takes actions of shape {got}, the spec says {want}")
-        self.rate = self.rate or Rate(self.spec.hz)
+        self.rate = self.rate or Deadline(1.0 / self.spec.hz)
         self._frames: dict[str, int] = {}
+        self.age_s, self.late = 0.0, tuple[str, ...]()
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the arm to its start and returns the first observation; StaleData where an input is missing."""
@@ -128,23 +137,52 @@ class RealEnv:
         """
         self.spec.action.check(action, f"{self.arm.name} action")
         began = self._healthy()
-        before = began.state
-        target = self.codec.target(action, before.q)
-        self.arm.command(Setpoint(target.q, target.aperture, self.clock_ns() + round(1e9 / self.spec.hz)))
+        target = self.codec.target(action, began.state.q)
+        self._send(target.q, target.aperture)
+        return self._tick(began, action, missed=target.position > _MISS_M or target.angle > _MISS_RAD)
+
+    def still(self) -> Step:
+        """Asks the arm to ramp to rest and hold, waits for the tick, and returns what came of it; raises as `step`."""
+        began = self._healthy()
+        self.arm.hold()
+        return self._tick(began, None)
+
+    def toward(self, q: np.ndarray) -> Step:
+        """Sends joint angles (n,) [rad] past the codec, as an align phase does; the gripper stays. Raises as `step`."""
+        began = self._healthy()
+        self._send(q, None)
+        return self._tick(began, None)
+
+    def where(self) -> np.ndarray:
+        """Returns the measured joints (n,) [rad]."""
+        return self._healthy().state.q
+
+    def target(self, action: np.ndarray) -> np.ndarray:
+        """Returns the joints (n,) [rad] that an action asks for."""
+        self.spec.action.check(action, f"{self.arm.name} action")
+        return self.codec.target(action, self.where()).q
+
+    def _send(self, q: np.ndarray, aperture: float | None) -> None:
+        self.arm.command(Setpoint(np.asarray(q, float), aperture, self.clock_ns() + round(1e9 / self.spec.hz)))
+
+    def _tick(self, began: Sample, action: np.ndarray | None, missed: bool = False) -> Step:
+        """Waits for the tick and returns what the arm did in it; action: what was asked, None where nothing of the policy was."""
         assert self.rate is not None
-        late_s = self.rate.wait()
+        late_s, before = self.rate.wait(), began.state
         sample = self._healthy()
         obs, flags = self._observe(sample)
         sent = sample.sent if np.isfinite(sample.sent).all() else sample.state.q
         aperture = sample.sent_aperture if np.isfinite(sample.sent_aperture) else sample.state.aperture
         flags |= Flag.LATE if late_s > 0.5 / self.spec.hz else 0
         tick = [one for one in self.arm.history(_HISTORY) if one.cycle > began.cycle] or [sample]
-        cut = any(one.changed or one.state.flags & Sampled.CLAMPED for one in tick)
+        cut = missed or any(one.changed or one.state.flags & Sampled.CLAMPED for one in tick)
         flags |= Flag.HELD if sample.holding else 0
         flags |= Flag.CLAMPED if cut else 0
         flags |= Flag.STALE if any(one.state.flags & Sampled.STALE for one in tick) else 0
         clocks = {"monotonic": self._instant, "wall": time.time_ns(), f"dev/{self.arm.name}": sample.state.t_sample_ns}
-        filtered = self.codec.action_of(sent, aperture, before.q) if cut or sample.holding else action
+        clocks |= {f"dev/{key}": t_ns for key, t_ns in self._captured.items()}
+        as_asked = action is not None and not (cut or sample.holding)
+        filtered = np.asarray(action) if as_asked else self.codec.action_of(sent, aperture, before.q)
         return Step(obs, filtered.astype(self.spec.action.dtype), sent.astype(np.float32), clocks, flags=int(flags))
 
     def close(self) -> None:
@@ -158,12 +196,14 @@ class RealEnv:
         """Returns the newest cycle of an arm without fault."""
         sample = self.arm.read()
         if sample.life is State.FAULT:
-            raise DeviceFault(self.arm.name, self.arm.fault().removeprefix(f"{self.arm.name}: "), sample.state.alarm)
+            raise self.arm.fault() or DeviceFault(self.arm.name, "it does not say why it stopped", sample.state.alarm)
         return sample
 
     def _observe(self, sample: Sample) -> tuple[Obs, int]:
         """Returns the observation of one instant, and flags."""
+        self.age_s, self.late = 0.0, ()
         frames, flags = {key: self._frame(key, eye) for key, eye in self.eyes.items()}, 0
+        self._captured = {key: frame.t_capture_ns for key, frame in frames.items()}
         self._instant = min([frame.t_capture_ns for frame in frames.values()], default=sample.state.t_sample_ns)
         state = interpolated(self.arm.history(_HISTORY), self._instant) if frames else sample.state
         obs: Obs = {}
@@ -191,9 +231,11 @@ class RealEnv:
     def _aged(self, what: str, t_ns: int) -> int:
         """Returns the flag of an input's age; StaleData, and the arm holds, where it is gone."""
         age_s = (self.clock_ns() - t_ns) / 1e9
+        self.age_s = max(self.age_s, age_s)
         if age_s > self.ages.gone_s:
             self.arm.hold()
             raise StaleData(what, f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds")
+        self.late += (what,) if age_s > self.ages.late_s else ()
         return Flag.STALE if age_s > self.ages.late_s else 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from robolearn import registry
 from robolearn.core import Plant
 from robolearn.errors import BadInput, nearest
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 EMULATORS = "hardware.emulators"
 OPS = (
     "set",
@@ -117,6 +119,13 @@ def make_emulator(name: str, overrides: dict[str, Any], plant: Plant | None = No
 
     module = registry.load(EMULATORS, name, what="emulator")
     return module.make(config.from_mapping(module.Config, overrides, where=f"emulator {name}"), plant)
+
+
+def one_of(known: Mapping[Key, Value], key: Key, what: str) -> Value:
+    """Returns the value of a key; BadInput names those that are known. what: an id, a register, ..."""
+    if key not in known:
+        raise BadInput(f"no {what} {key} (known: {', '.join(map(str, known))})")
+    return known[key]
 
 
 def unknown(op: str, known: tuple[str, ...]) -> BadInput:

@@ -13,28 +13,39 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from hardware._process import die_with_parent
-from hardware.emulators._base import make_emulator
+from hardware._process import ParentGone, die_with_parent, heard, say
+from hardware.emulators._base import Emulator, make_emulator
 from robolearn.core import Plant
 from robolearn.errors import BadInput, HardwareError, RobolearnError
 
 MakePlant = Callable[[], Plant]
+MakeEmulator = Callable[[str, dict[str, Any], Plant | None], Emulator]
 
 
 class Running:
     """An emulator at work. address: what a driver's configuration takes as its port or host.
 
-    Use it as a context manager, or call `close`.
+    Use it as a context manager, or call `close`. It also ends with the thread that made it: make it in one that lasts.
     """
 
-    def __init__(self, name: str, overrides: dict[str, Any] | None = None, make_plant: MakePlant | None = None) -> None:
-        """name: of the emulator; overrides: of its Config; make_plant: a function of a module, called in the new process.
+    def __init__(
+        self,
+        name: str,
+        overrides: dict[str, Any] | None = None,
+        make_plant: MakePlant | None = None,
+        make: MakeEmulator = make_emulator,
+    ) -> None:
+        """name: of the emulator; overrides: of its Config.
+
+        make_plant, make: of the plant, None for the emulator's own, and of the emulator; functions of a module, or partials of
+        one, called in the new process.
 
         HardwareError with the emulator's own words where it does not come up.
         """
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(name, overrides or {}, make_plant, far, os.getpid()), daemon=True)
+        arguments = (name, overrides or {}, make_plant, make, far, os.getpid())
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         far.close()
         self.address = str(self._answer(60.0)["address"])
@@ -76,27 +87,30 @@ class Running:
         return dict(said["ok"])
 
 
-def _serve(name: str, overrides: dict[str, Any], make_plant: MakePlant | None, pipe: Connection, parent: int) -> None:
+def _serve(
+    name: str, overrides: dict[str, Any], make_plant: MakePlant | None, make: MakeEmulator, pipe: Connection, parent: int
+) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends us
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that ports and folders are cleared away
     try:
-        emulator = make_emulator(name, overrides, make_plant() if make_plant else None)
-        pipe.send_bytes(json.dumps({"ok": {"address": emulator.open()}}).encode())
+        emulator = make(name, overrides, make_plant() if make_plant else None)
+        address = emulator.open()
     except (RobolearnError, OSError) as error:
-        pipe.send_bytes(json.dumps({"lost": str(error)}).encode())
+        with contextlib.suppress(ParentGone):
+            say(pipe, {"lost": str(error)})
         return
     try:
+        say(pipe, {"ok": {"address": address}})
         while True:
-            emulator.turn(0.002)
-            while pipe.poll():
-                asked = json.loads(pipe.recv_bytes())
+            emulator.turn(0.002)  # an error of its own is raised: it is not the end of whoever wanted it
+            while (asked := heard(pipe)) is not None:
                 try:
                     said: dict[str, Any] = {"ok": dict(emulator.control(asked["op"], asked["args"]))}
                 except (BadInput, KeyError, ValueError) as error:
                     said = {"refused": str(error)}
-                pipe.send_bytes(json.dumps(said).encode())
-    except (EOFError, OSError):  # whoever wanted it has ended
+                say(pipe, said)
+    except ParentGone:
         return
     finally:
         emulator.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from hardware.emulators import _dynamixel_wire as wire
-from hardware.emulators._base import Faults, unknown
+from hardware.emulators._base import Faults, one_of, unknown
 from hardware.emulators._dynamixel_bus import Bus
 from hardware.emulators._dynamixel_table import REGISTERS, Mount, Servo
+from hardware.emulators._hand import Hand
 from hardware.emulators._plants import FirstOrder
-from hardware.emulators._pty import Line
+from hardware.emulators._pty import Wire
 from robolearn.core import Plant
-from robolearn.errors import BadInput, ConfigError
+from robolearn.errors import ConfigError
 
 OPS = ("set", "dead", "alive", "alarm", "clear", "drop", "corrupt", "delay", "freeze", "thaw", "unplug", "replug", "stats")
 _GOAL, _FINE_S = 116, 0.001
@@ -88,8 +88,9 @@ def servos_of(config: Config) -> list[Servo]:
 class Dynamixel:
     """The emulator. joints: of the plant, named by the servo that moves each."""
 
-    def __init__(self, config: Config, plant: Plant | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._config, self._clock = config, clock
+    def __init__(self, config: Config, plant: Plant | None = None, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        """plant: what the servos move, None for joints of first order."""
+        self._config, self._clock_ns = config, clock_ns
         self._servos = servos_of(config)
         owners: dict[int, int] = {}
         for k, servo in enumerate(self._servos):
@@ -101,88 +102,73 @@ class Dynamixel:
         self._plant: Any = plant or FirstOrder(config.q or (0.0,) * len(owners))
         self._faults = Faults(config.seed)
         self._bus = Bus(self._servos, self._faults.dead, config.reboot_s)
-        self._stream, self._due = wire.Stream(), deque[tuple[float, bytes]]()
-        self._line: Line | None = None
-        self._moved_at = self._line_free = clock()
+        self._stream, self._line, self._hand = wire.Stream(), Wire(self._faults, clock_ns), Hand(len(owners))
+        self._moved_at = self._line_free = clock_ns() / 1e9
         self._show()
         for servo in self._servos:
             servo.switched_on()
 
     def open(self) -> str:
         """Opens the line and returns its path."""
-        self._line = Line()
-        return self._line.path
+        return self._line.open()
 
     def turn(self, timeout_s: float) -> None:
         """Waits for requests, answers what is due and moves the joints up to now."""
-        line = self._there()
-        wait_s = min(timeout_s, max(0.0, self._due[0][0] - self._clock())) if self._due else timeout_s
-        data = line.read(wait_s)
+        data = self._line.read(timeout_s)
         self._move_on()
         for packet in self._stream.feed(data):
             self._queue(packet, self._bus.answer(packet))
-        answers = b""
-        while self._due and self._due[0][0] <= self._clock():
-            answers += self._due.popleft()[1]
-        line.write(answers)
+        self._line.flush()
 
     def control(self, op: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """Does one of `OPS`.
 
-        set takes id and address and value (any register), or id and zero (the tick of the bare encoder at 0 rad); alarm takes id
-        and bits; clear takes id and undoes it, as switching off and on would.
+        set takes id and address and value (any register), or id and zero (the tick of the bare encoder at 0 rad), or hand, where
+        a hand moves the joints that have no torque (`hardware.emulators._hand`); alarm takes id and bits; clear takes id and
+        undoes it, as switching off and on would.
         """
         if op in ("dead", "alive", "drop", "corrupt", "delay", "freeze", "thaw"):
             self._faults.set(op, args)
+        elif op == "set" and "hand" in args:
+            self._hand.take(args["hand"])
         elif op == "set" and "zero" in args:
             servo = self._by_id(int(args["id"]))
             servo.mount = replace(servo.mount, zero=int(args["zero"]))
             self._show()
             servo.switched_on()
         elif op == "set":
-            if int(args["address"]) not in REGISTERS:
-                raise BadInput(f"set: no register begins at address {args['address']}")
+            one_of(REGISTERS, int(args["address"]), "register at address")
             self._by_id(int(args["id"])).put(int(args["address"]), int(args["value"]))
         elif op in ("alarm", "clear"):
             self._by_id(int(args["id"])).alarm(int(args["bits"]) if op == "alarm" else 0)
         elif op in ("unplug", "replug"):
-            self._due.clear()
             self._stream = wire.Stream()
-            getattr(self._there(), op)()
+            getattr(self._line, op)()
         elif op != "stats":
             raise unknown(op, OPS)
         return self._stats() if op == "stats" else {}
 
     def close(self) -> None:
         """Unplugs the line for good."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-    def _there(self) -> Line:
-        if self._line is None:
-            raise BadInput("emulator: open it first")
-        return self._line
+        self._line.close()
 
     def _by_id(self, number: int) -> Servo:
-        known = {servo.id: servo for servo in self._servos}
-        if number not in known:
-            raise BadInput(f"no servo {number} (known: {', '.join(map(str, known))})")
-        return known[number]
+        return one_of({servo.id: servo for servo in self._servos}, number, "servo")
 
     def _move_on(self) -> None:
         """Gives the plant the goals, moves it, and shows what it does; time shorter than a millisecond is saved up."""
-        now = self._bus.now = self._clock()
+        now = self._bus.now = self._clock_ns() / 1e9
         if now - self._moved_at < _FINE_S:
             return
         for servo in self._servos:
             servo.watch(now)
-        held = {servo.mount.joint for servo in self._servos if servo.torque}
+        held = np.zeros(len(self._owners), dtype=bool)
+        held[[servo.mount.joint for servo in self._servos if servo.torque]] = True
         goals = self._plant.measure()["q"]
-        for joint in held:
+        for joint in np.flatnonzero(held):
             angle = self._owners[joint].angle(self._owners[joint].get(_GOAL))
             goals[joint] = angle if math.isfinite(angle) else goals[joint]
-        self._plant.torque[:] = [joint in held for joint in range(len(self._owners))]
+        goals, self._plant.torque[:] = self._hand.lead(goals, held)
         self._plant.command(goals)
         self._plant.advance(now - self._moved_at)
         self._moved_at = now
@@ -206,8 +192,7 @@ class Dynamixel:
             at = max(at, self._line_free) + 10 / self._config.baud * (len(packet) + sum(map(len, answers)))
             at += sum(delays.get(answer[4], 0.0) for answer in answers)
             self._line_free = at
-        if spoiled:
-            self._due.append((at + self._faults.delay_s, spoiled))
+        self._line.say(spoiled, int(at * 1e9))
 
     def _stats(self) -> dict[str, Any]:
         servos = {

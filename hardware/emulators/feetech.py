@@ -15,12 +15,14 @@ import numpy as np
 
 from hardware import _feetech_wire as wire
 from hardware._feetech_wire import REGISTERS, Packet
-from hardware.emulators._base import Faults, unknown
+from hardware.emulators._base import Faults, one_of, unknown
+from hardware.emulators._delayed import Delayed
 from hardware.emulators._goals import Goals
+from hardware.emulators._hand import Hand
 from hardware.emulators._plants import FirstOrder
-from hardware.emulators._pty import Line
+from hardware.emulators._pty import Wire
 from robolearn.core import Plant
-from robolearn.errors import BadInput, ConfigError
+from robolearn.errors import ConfigError
 
 _SIZE, _EPROM_END = 128, 40
 _FIXED = {r.address + k for r in REGISTERS.values() if r.fixed for k in range(r.size)}
@@ -43,6 +45,8 @@ class Config:
     """Homing offsets [ticks] in the EPROM; empty: all 0."""
     voltage: float = 7.4
     """Of the supply [V]."""
+    lag_s: float = 0.0
+    """Dead time from a goal until the joints follow it [s]."""
     seed: int = 0
     """Of the faults."""
 
@@ -177,22 +181,19 @@ class Feetech:
         self.joints = tuple(f"servo_{servo}" for servo in config.ids)
         homing = config.homing or (0,) * len(config.ids)
         self.wire = Servos([Servo(s, config.model, h, config.voltage) for s, h in zip(config.ids, homing, strict=True)])
-        self.faults, self.goals = Faults(config.seed), Goals()
+        self.faults, self.goals, self._hand = Faults(config.seed), Goals(), Hand(len(config.ids))
         self._plant, self._clock_ns, self._now_ns = plant, clock_ns, clock_ns()
-        self._line: Line | None = None
+        self._line = Wire(self.faults, clock_ns)
         self._buffer = bytearray()
         self._drive()
         self._measure()
 
     def open(self) -> str:
         """Opens the pseudo-terminal and returns its path."""
-        self._line = Line()
-        return self._line.path
+        return self._line.open()
 
     def turn(self, timeout_s: float) -> None:
         """Waits at most so long for packets, moves the plant up to now and answers them."""
-        if self._line is None:
-            return
         came = self._line.read(timeout_s)
         self._advance()
         if not came:
@@ -204,24 +205,26 @@ class Feetech:
             answers = self.wire.answers(packet)
             if packet.code not in (wire.PING, wire.READ, wire.SYNC_READ):
                 self._drive()
-            if answers and self.faults.delay_s:
-                time.sleep(self.faults.delay_s)
             said = [self.faults.spoil(status) for servo, status in answers if servo not in self.faults.dead]
-            self._line.write(b"".join(said))
+            self._line.say(b"".join(said))
 
     def control(self, op: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Does one op: set id name value (a register), alarm id bits, clear id (its supply is cut for a moment), or a fault."""
+        """Does one op: set id name value (a register), alarm id bits, clear id (its supply is cut for a moment), or a fault.
+
+        set hand takes a list of angles, where a hand moves the joints that have no torque (`hardware.emulators._hand`).
+        """
         if self.faults.set(op, args):
             return {}
-        if op == "set":
-            if args["name"] not in REGISTERS:
-                raise BadInput(f"set: no register '{args['name']}'")
+        if op == "set" and "hand" in args:
+            self._hand.take(args["hand"])
+        elif op == "set":
+            one_of(REGISTERS, args["name"], "register")
             self._servo(args).put(args["name"], int(args["value"]))
         elif op == "alarm":
             self._servo(args).put("alarm", int(args["bits"]))
         elif op == "clear":
             self._servo(args).power_up()
-        elif op in ("unplug", "replug") and self._line is not None:
+        elif op in ("unplug", "replug"):
             self._line.unplug() if op == "unplug" else self._line.replug()
             self._buffer.clear()
         elif op == "stats":
@@ -233,14 +236,10 @@ class Feetech:
 
     def close(self) -> None:
         """Closes the pseudo-terminal."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self._line.close()
 
     def _servo(self, args: Mapping[str, Any]) -> Servo:
-        if int(args["id"]) not in self.wire.servos:
-            raise BadInput(f"want an id of {', '.join(map(str, self.wire.servos))}, got {args['id']}")
-        return self.wire.servos[int(args["id"])]
+        return one_of(self.wire.servos, int(args["id"]), "servo")
 
     def _advance(self) -> None:
         now = self._clock_ns()
@@ -268,7 +267,8 @@ class Feetech:
                 servo.goal_written = False
         held = np.array([servo.get("torque") == 1 and not servo.get("alarm") & _STOPS for servo in servos])
         targets = [_rad(s, _within(s.get("goal"), s.get("min_position"), s.get("max_position"))) for s in servos]
-        self._plant.command(np.where(held, targets, self._plant.measure()["q"]))
+        goals, held = self._hand.lead(np.where(held, targets, self._plant.measure()["q"]), held)
+        self._plant.command(goals)
         torque = getattr(self._plant, "torque", None)  # not every plant can fall
         if torque is not None:
             torque[:] = held
@@ -293,4 +293,5 @@ def _within(value: float, lowest: int, highest: int) -> int:
 
 def make(config: Config, plant: Plant | None = None) -> Feetech:
     """Returns the servos, not open yet; plant: None for one of first order."""
-    return Feetech(config, plant or FirstOrder(config.q or (0.0,) * len(config.ids)))
+    plant = plant or FirstOrder(config.q or (0.0,) * len(config.ids))
+    return Feetech(config, Delayed(plant, config.lag_s) if config.lag_s else plant)

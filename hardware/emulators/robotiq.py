@@ -18,7 +18,7 @@ from hardware.emulators._base import Faults, unknown
 from hardware.emulators._goals import Goals
 from hardware.emulators._modbus import Conversation, crc16, take
 from hardware.emulators._plants import FirstOrder
-from hardware.emulators._pty import Line
+from hardware.emulators._pty import Wire
 from hardware.emulators._tcp import Ports
 from robolearn.core import Plant
 from robolearn.errors import BadInput, ConfigError
@@ -173,24 +173,23 @@ class Robotiq:
         self.config, self.faults, self._plant = config, Faults(config.seed), plant
         self._clock_ns, self._now_ns = clock_ns, clock_ns()
         self.gripper, self.requests, self.unheard = Gripper(config, self._position()), 0, 0
-        self._line: Line | None = None
-        self._ports: Ports | None = None
+        self._end: Wire | Ports | None = None
         self._buffer = bytearray()
 
     def open(self) -> str:
         """Opens the line or the port and returns its path, or tcp://host:port."""
         if self.config.transport == "rtu":
-            self._line = Line()
-            return self._line.path
-        self._ports = Ports({TCP_PORT: lambda: Conversation(self.config.unit, self.answer, self.spoil)})
-        return f"tcp://{self._ports.open()}:{TCP_PORT}"
+            self._end = Wire(self.faults, self._clock_ns)
+            return self._end.open()
+        self._end = Ports({TCP_PORT: lambda: Conversation(self.config.unit, self.answer, self.spoil)}, self._clock_ns)
+        return f"tcp://{self._end.open()}:{TCP_PORT}"
 
     def turn(self, timeout_s: float) -> None:
         """Waits at most so long for requests, answers them, and moves the fingers up to now."""
-        if self._ports is not None:
-            self._ports.wait(timeout_s)  # answers through `Conversation`
-        elif self._line is not None:
-            came = self._line.read(timeout_s)
+        if isinstance(self._end, Ports):
+            self._end.wait(timeout_s)  # answers through `Conversation`
+        elif self._end is not None:
+            came = self._end.read(timeout_s)
             if not came:
                 self.unheard += bool(self._buffer)
                 self._buffer.clear()  # silence ends a frame
@@ -199,7 +198,7 @@ class Robotiq:
                 unit, pdu = request
                 if unit == self.config.unit:
                     frame = bytes([unit]) + self.answer(pdu)
-                    self._line.write(self.spoil(frame + crc16(frame)))
+                    self._end.say(self.spoil(frame + crc16(frame)))
         self._advance()
 
     def answer(self, pdu: bytes) -> bytes:
@@ -210,8 +209,6 @@ class Robotiq:
 
     def spoil(self, frame: bytes) -> bytes:
         """Returns a frame as it arrives."""
-        if self.faults.delay_s:
-            time.sleep(self.faults.delay_s)
         return b"" if self.config.unit in self.faults.dead else self.faults.spoil(frame)
 
     def control(self, op: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -219,6 +216,8 @@ class Robotiq:
         if op == "corrupt" and args.get("p") and self.config.transport == "tcp":
             raise BadInput("corrupt: TCP delivers no damaged bytes; drop them instead")
         if self.faults.set(op, args):
+            if isinstance(self._end, Ports):
+                self._end.delay_s = self.faults.delay_s
             return {}
         if op == "set":
             self.gripper.object_m = float(np.clip(float(args["object_m"]), 0.0, self.config.opening_m))
@@ -227,9 +226,8 @@ class Robotiq:
         elif op == "clear":
             self.gripper.fault = 0
         elif op in ("unplug", "replug"):
-            end = self._ports or self._line
-            if end is not None:
-                end.unplug() if op == "unplug" else end.replug()
+            if self._end is not None:
+                self._end.unplug() if op == "unplug" else self._end.replug()
         elif op == "stats":
             seen = self._plant.measure()
             return {
@@ -242,10 +240,9 @@ class Robotiq:
 
     def close(self) -> None:
         """Closes the line or the port."""
-        for end in (self._line, self._ports):
-            if end is not None:
-                end.close()
-        self._line, self._ports = None, None
+        if self._end is not None:
+            self._end.close()
+        self._end = None
 
     def _position(self) -> float:
         return 255 * (1 - float(self._plant.measure()["q"][0]) / self.config.opening_m)

@@ -28,7 +28,7 @@ from robolearn.errors import ConfigError
 
 VERSION, SERIAL, MOTION_ENABLE, SET_STATE, GET_STATE, QUEUE, ERROR, CLEAR_ERROR, CLEAR_WARNING = 1, 2, 11, 12, 13, 14, 15, 16, 17
 MODE, MOVE_JOINT, SERVO_JOINT, POSE, JOINTS = 19, 23, 29, 41, 42
-MOVING, RESTING, PAUSED, STOPPED = 1, 2, 3, 4
+MOVING, RESTING, PAUSED, STOPPED, MODE_CHANGED = 1, 2, 3, 4, 5
 HAS_ERROR, NOT_READY, INVALID = 0x40, 0x10, 0x08  # bits of the answer's state byte
 EMERGENCY, COLLISION = 1, 31  # error codes
 WHO, BOX = "XI1304EMULATED", "AC1300"
@@ -159,7 +159,8 @@ class Box:
             self.state = self.state if self.error else RESTING if data[0] == 0 else data[0]
             self.plant.command(np.asarray(self.plant.measure()["q"]))
         elif function == MODE and data:
-            self.mode = data[0]
+            self.mode, self.state = data[0], MODE_CHANGED  # until it is told to start
+            self.plant.command(np.asarray(self.plant.measure()["q"]))
         elif function == CLEAR_ERROR:
             self.error = EMERGENCY if self.pressed else 0
         else:

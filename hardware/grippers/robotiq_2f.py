@@ -136,6 +136,9 @@ class Robotiq2F:
         except (TransportTimeout, TransportCorrupt) as error:
             self.wire.close()
             raise TransportTimeout("robotiq_2f", f"{error}; check supply, unit and baud", phase="connect") from None
+        except BaseException:
+            self.wire.close()
+            raise
         product, revision = "", ""
         with contextlib.suppress(TransportTimeout, TransportCorrupt, ConfigMismatch):  # a gripper does not know the question
             vendor, product, revision = self.wire.tried(self.wire.identify)

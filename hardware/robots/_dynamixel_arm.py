@@ -1,28 +1,15 @@
-"""What the arms of Dynamixel servos share: the check of their calibration file, and the settings that follow from it."""
+"""What the arms of Dynamixel servos share: the settings that follow from their calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from hardware._calibration import ServoCalibration, load
+from hardware._calibration import ServoCalibration
 from hardware._dynamixel import DynamixelBus
 from hardware._dynamixel_registers import CURRENT_POSITION, EMULATED, EXTENDED_POSITION, POSITION
 from hardware.robots._servo_arm import Options, ServoArm
 from robolearn.errors import ConfigError
-
-
-def calibration_of(path: str, device: str, joints: tuple[str, ...]) -> ServoCalibration:
-    """Returns the calibration in a file; ConfigError where there is none, or it is of another kind of arm."""
-    if not path:
-        raise ConfigError(f"{device} calibration: want the YAML file of this arm; make one with the calibration tool")
-    calibration = load(Path(path))
-    names = tuple(joint.name for joint in calibration.joints)
-    if calibration.device != device or names != joints or calibration.gripper is None:
-        want = f"{device} with {', '.join(joints)} and a gripper"
-        raise ConfigError(f"{path}: want the calibration of a {want}, got {calibration.device} with {', '.join(names)}")
-    return calibration
 
 
 def settings(

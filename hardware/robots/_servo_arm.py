@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hardware import _servo_bus
 from hardware._base import ArmState, Caps, Health, Identity, Sampled, Setpoint, Stop
-from hardware._calibration import Found, ServoCalibration, shortest
+from hardware._calibration import Found, ServoCalibration, load, shortest
 from hardware._errors import CalibrationMismatch, DeviceFault, HwError, TransportCorrupt
 from hardware._servo_bus import Sample, ServoBus, firmly, read_firmly, write_firmly
 from robolearn.errors import ConfigError
@@ -49,6 +50,27 @@ class Options:
     rest_tolerance: float = 0.0
     release: bool = False
 
+    def __post_init__(self) -> None:
+        if not (self.velocity > 0 and self.slow_s > 0 and self.watchdog_s >= 0 and self.rest_tolerance >= 0):
+            got = f"{self.velocity:g}, {self.slow_s:g}, {self.watchdog_s:g} and {self.rest_tolerance:g}"
+            raise ConfigError(
+                f"{self.name}: want velocity and slow_s above 0, watchdog_s and rest_tolerance of at least 0, got {got}"
+            )
+        if not 0 < self.rate_hz[0] <= self.rate_hz[1] <= self.rate_hz[2]:
+            raise ConfigError(f"{self.name} rate_hz: want slowest, nominal and fastest, rising and above 0, got {self.rate_hz}")
+
+
+def calibration_of(path: str, device: str, joints: tuple[str, ...]) -> ServoCalibration:
+    """Returns the calibration in a file; ConfigError where there is none, or it is of another kind of arm."""
+    if not path:
+        raise ConfigError(f"{device} calibration: want the YAML file of this arm; make one with the calibration tool")
+    calibration = load(Path(path))
+    names = tuple(joint.name for joint in calibration.joints)
+    if calibration.device != device or names != joints or calibration.gripper is None:
+        want = f"{device} with {', '.join(joints)} and a gripper"
+        raise ConfigError(f"{path}: want the calibration of a {want}, got {calibration.device} with {', '.join(names)}")
+    return calibration
+
 
 class ServoArm:
     """The driver. Torque and watchdogs are switched servo by servo, and each is tried, whatever the one before it did."""
@@ -76,7 +98,7 @@ class ServoArm:
         self._single = np.array([servo in options.single_turn for servo in self._driven])
         self._ticks = np.zeros(len(self._driven), dtype=np.int64)  # as last measured
         self._seq, self._turn_to_poll, self._sent_ns = 0, 0, 0
-        self._holding = self._armed = self._emulated = False
+        self._holding = self._armed = self._moving = self._emulated = False
         self._flagged: set[int] = set()
         self._slow = Health(temperature={}, voltage={}, alarm={})
 
@@ -136,15 +158,17 @@ class ServoArm:
         self._check_pose(sample)
         firmly(self._hold_here)
         steps = round(self._options.watchdog_s / self._bus.watchdog_s[0]) if self._bus.watchdog_s else 0
+        held = self._holding
         try:
             for servo in self._all:
                 self._watchdog(servo, steps)
+            self._holding = True
             for servo in self._all:
                 write_firmly(self._bus, servo, "torque", 1)
         except HwError:
-            self._end(release=not self._holding)
+            self._end(release=not held)
             raise
-        self._holding, self._armed, self._sent_ns = True, steps > 0, self._clock_ns()
+        self._armed, self._sent_ns = steps > 0, self._clock_ns()
 
     def exchange(self, setpoint: Setpoint | None) -> ArmState:
         """Sends the goals and returns one sample; DeviceFault where the watchdogs have stopped the arm in a pause of ours."""
@@ -176,16 +200,13 @@ class ServoArm:
         return self._slow
 
     def deactivate(self, stop: Stop) -> None:
-        """Keeps the measured pose, or lets go; then the watchdogs are off. Raises the first error after every servo was tried."""
-        self._armed = False
-        errors: list[Exception] = []
-        try:
-            if stop is Stop.HOLD:
-                self._take(firmly(lambda: self._bus.sample(self._all)))
-                firmly(self._hold_here)
-        except HwError as error:
-            errors.append(error)
-        errors += self._end(release=stop is Stop.RELEASE)
+        """Keeps the measured pose, or lets go; then the watchdogs are off. Raises the first error after every servo was tried.
+
+        Where the pose cannot be kept the watchdogs stay on: they stop servos that still go to an older goal.
+        """
+        if stop is Stop.HOLD:
+            self._hold()
+        errors = self._end(release=stop is Stop.RELEASE)
         if errors:
             raise errors[0]
 
@@ -201,11 +222,16 @@ class ServoArm:
         self._slow = replace(self._slow, alarm={})
 
     def disconnect(self) -> list[Exception]:
-        """Closes the bus; an arm that still holds goes on holding where it is, unless `Options.release`."""
+        """Closes the bus; an arm that still holds is held where it is, or let go where `Options.release` says so."""
         errors: list[Exception] = []
-        if self._holding:
-            errors += self._end(self._options.release)
-        self._holding = self._armed = False
+        try:
+            if self._holding and self._moving and not self._options.release:
+                self._hold()
+            if self._holding:
+                errors += self._end(self._options.release)
+        except HwError as error:
+            errors.append(error)
+        self._holding = self._armed = self._moving = False
         try:
             self._bus.close()
         except HwError as error:
@@ -228,6 +254,15 @@ class ServoArm:
         """Returns the measured counts as the servos take goals: within the turn for those that count no more than one."""
         return np.where(self._single, self._ticks % self._calibration.turn, self._ticks)
 
+    def _hold(self) -> None:
+        """Holds the arm where it is measured now; a watchdog that has run out refuses goals and is reset first."""
+        if self._armed:
+            for servo in self._all:
+                if read_firmly(self._bus, servo, "watchdog") == _servo_bus.TRIPPED:
+                    self._watchdog(servo, 0)
+        self._take(firmly(lambda: self._bus.sample(self._all)))
+        firmly(self._hold_here)
+
     def _hold_here(self) -> None:
         """Makes the measured pose the goal and reads it back, because nobody answers a sync write."""
         here = self._near().tolist()
@@ -237,12 +272,14 @@ class ServoArm:
             want, got = goal[self._options.shadows.get(servo, servo)], self._bus.read(servo, "goal")
             if got != want:
                 raise TransportCorrupt(self._options.name, f"servo {servo} ({self._names[servo]}) has goal {got}, want {want}")
+        self._moving = False
 
     def _send(self, setpoint: Setpoint) -> None:
         near = self._near()
         ticks = self._calibration.ticks(setpoint.q, near[: self._n]).tolist()
         if setpoint.aperture is not None:
             ticks.append(self._calibration.gripper_ticks(setpoint.aperture, int(near[-1])))
+        self._moving = True
         self._bus.goals(self._driven[: len(ticks)], ticks)
 
     def _after_a_pause(self, pause_s: float) -> None:
@@ -290,11 +327,19 @@ class ServoArm:
     def _end(self, release: bool) -> list[Exception]:
         """Switches torque (if wanted) and watchdogs off, servo by servo; returns what went wrong."""
         errors: list[Exception] = []
-        for name in (("torque",) if release else ()) + (("watchdog",) if self._bus.watchdog_s is not None else ()):
-            for servo in self._all:
-                try:
-                    write_firmly(self._bus, servo, name, 0)
-                except HwError as error:
-                    errors.append(error)
-        self._holding = self._holding and not release
+        if release:
+            errors += self._switch_off("torque")
+            self._holding = self._holding and bool(errors)  # whoever refused may hold still
+        if self._bus.watchdog_s is not None:
+            errors += self._switch_off("watchdog")
+        self._armed = False
+        return errors
+
+    def _switch_off(self, name: str) -> list[Exception]:
+        errors: list[Exception] = []
+        for servo in self._all:
+            try:
+                write_firmly(self._bus, servo, name, 0)
+            except HwError as error:
+                errors.append(error)
         return errors

@@ -2,7 +2,8 @@
 
 After a connection is gone the library returns the last values for ever, says yes to `servoJ`, and hangs in every slower call; its
 control client also connects again on its own and uploads its program. So `there` is asked first, slow calls go through `within`,
-and a link that was lost is closed before another one is opened.
+and a link that was lost is closed before another one is opened. A client that is made while the controller takes connections and
+says nothing waits for ever, and stops every thread of the process: so the controller must first answer plain sockets of ours.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from robolearn.errors import MissingDependency
 
 STREAM_HZ = 500.0  # of an e-Series controller's own cycle
 RUNNING, IDLE = 7, 5  # robot modes
-_DASHBOARD = 29999
+_DASHBOARD, _RTDE = 29999, 30004
+_HELLO = b"\x00\x05V\x00\x02"  # RTDE: asks for protocol version 2
 _READ = [
     "timestamp", "actual_q", "actual_qd", "actual_current", "robot_mode", "safety_mode", "robot_status_bits",
     "safety_status_bits", "joint_temperatures", "actual_joint_voltage", "payload",
 ]  # fmt: skip
-_TRIES, _UPLOADS, _PROGRAM_S, _POWER_S, _CALL_S = 3, 3, 2.0, 30.0, 2.0
+_TRIES, _UPLOADS = 3, 3
+_PROGRAM_S, _POWER_S, _CALL_S, _START_S = 2.0, 30.0, 2.0, 10.0
 
 
 class Link:
@@ -48,7 +51,7 @@ class Link:
             raise MissingDependency("ur_rtde", "the UR5e", "pip install 'robolearn[ur]'") from None
         for attempt in range(1, _TRIES + 1):
             try:
-                socket.create_connection((self._host, _DASHBOARD), timeout=timeout_s).close()
+                self._answers(timeout_s)
                 self.receive = rtde_receive.RTDEReceiveInterface(self._host, STREAM_HZ, _READ)
                 self._dashboard = dashboard_client.DashboardClient(self._host)
                 self._dashboard.connect(int(1000 * timeout_s))
@@ -59,6 +62,14 @@ class Link:
                     gone = f"no controller at {self._host} in {_TRIES} tries: {str(error).strip()}"
                     raise TransportLost(self._device, gone, phase="connect") from error
                 time.sleep(0.1 * attempt)
+
+    def _answers(self, timeout_s: float) -> None:
+        """Returns where dashboard and RTDE answer; OSError where one of them does not."""
+        for port, ask in ((_DASHBOARD, b""), (_RTDE, _HELLO)):  # the dashboard greets
+            with socket.create_connection((self._host, port), timeout=timeout_s) as plain:
+                plain.sendall(ask)
+                if not plain.recv(1):
+                    raise OSError(f"port {port} was closed again")
 
     def there(self) -> Any:
         """Returns the receiving client; TransportLost where a connection is gone."""
@@ -87,12 +98,14 @@ class Link:
             if self.there().getRobotStatus() & 2:
                 raise NotReady(self._device, "another program runs on the controller; stop it at the pendant", phase="activate")
             try:
-                self.control = kind(self._host, STREAM_HZ, kind.FLAG_UPLOAD_SCRIPT | kind.FLAG_NO_EXT_FT)
-            except (RuntimeError, ValueError) as error:
+                self._answers(_CALL_S)
+                flags = kind.FLAG_UPLOAD_SCRIPT | kind.FLAG_NO_EXT_FT
+                self.control = self.within(lambda: kind(self._host, STREAM_HZ, flags), _START_S)
+            except (TransportLost, OSError, ValueError) as error:
                 raise NotReady(self._device, f"the control program did not start: {error}", phase="activate") from error
         for left in reversed(range(_UPLOADS)):  # an upload that meets the end of the program before it is swallowed
             if not self.control.isProgramRunning():
-                self.do(self.control.reuploadScript)
+                self.within(self.control.reuploadScript, _START_S)
             try:
                 self.poll(self.control.isProgramRunning, "the control program does not run", _PROGRAM_S)
             except NotReady:
@@ -100,6 +113,14 @@ class Link:
                     raise
             else:
                 return
+
+    def end_program(self, brake: float) -> None:
+        """Brakes the tool [m/s^2] and ends the control program; NotReady where it runs on."""
+        try:
+            self.within(lambda: self.control.servoStop(brake))
+        finally:
+            self.within(self.control.stopScript)
+        self.poll(lambda: not self.control.isProgramRunning(), "the control program does not end", _PROGRAM_S)
 
     def power_on(self) -> None:
         """Switches the arm on and releases its brakes."""
@@ -126,12 +147,12 @@ class Link:
 
     def within(self, call: Callable[[], Any], seconds: float = _CALL_S) -> Any:
         """Returns what a slow call returns, which hangs for ever on a dead connection; TransportTimeout after so long."""
-        answers: list[tuple[Any, RuntimeError | None]] = []
+        answers: list[tuple[Any, Exception | None]] = []
 
         def run() -> None:
             try:
                 answers.append((call(), None))
-            except RuntimeError as error:
+            except Exception as error:  # for the thread that waits
                 answers.append((None, error))
 
         thread = threading.Thread(target=run, daemon=True)
@@ -139,9 +160,12 @@ class Link:
         thread.join(seconds)
         if not answers:
             raise TransportTimeout(self._device, f"the controller did not finish a command in {seconds:g} s")
-        if answers[0][1] is not None:
-            raise TransportLost(self._device, f"the controller at {self._host} has gone: {answers[0][1]}")
-        return answers[0][0]
+        answer, error = answers[0]
+        if isinstance(error, RuntimeError):
+            raise TransportLost(self._device, f"the controller at {self._host} has gone: {error}") from error
+        if error is not None:
+            raise error
+        return answer
 
     def close(self) -> list[Exception]:
         """Closes everything and returns what went wrong; half a second for each client, as ur_rtde joins its threads slowly."""

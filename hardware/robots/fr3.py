@@ -16,17 +16,8 @@ from typing import Any
 import numpy as np
 
 from hardware._base import ArmState, Caps, Health, Identity, Sampled, Setpoint, Stop
-from hardware._errors import (
-    BadCommand,
-    ConfigMismatch,
-    DeviceFault,
-    EStop,
-    HwError,
-    NotReady,
-    ProtectiveStop,
-    TransportLost,
-    TransportTimeout,
-)
+from hardware._errors import ConfigMismatch, DeviceFault, EStop, NotReady, ProtectiveStop, TransportLost, TransportTimeout
+from hardware.robots._controller import checked, fresh, let_go
 from hardware.robots._envelope import Envelope
 from robolearn.errors import ConfigError, MissingDependency
 
@@ -36,7 +27,7 @@ NAME = "fr3"
 JOINTS = tuple(f"fr3_joint{k}" for k in range(1, 8))
 _LOWER = (-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159)  # [rad] data sheet
 _UPPER = (2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159)
-_STREAM_HZ, _NAP_S, _STOP_S = 1000.0, 0.0003, 2.0
+_STREAM_HZ, _STOP_S = 1000.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,7 @@ class FR3:
         self._config, self._clock_ns, self._franky = config, clock_ns, franky
         self._robot: Any = None  # franky.Robot: a compiled module
         self._envelope, self._seen_ms, self._seq, self._active = Envelope(), -1, 0, False
+        self._ours = False  # the arm may be on its way because of us
 
     def connect(self) -> Identity:
         """Opens the control interface; TransportLost where no robot is, ConfigMismatch for another server version or kernel."""
@@ -115,6 +107,7 @@ class FR3:
     def activate(self) -> None:
         """Takes control with the measured pose as goal; raises what stands in the way: a reflex, the user stop, guiding."""
         self._check(self._state())
+        self._ours = True
         self._move(np.asarray(self._state().q, dtype=float))
         self._active = True
 
@@ -123,13 +116,8 @@ class FR3:
         if self._active and not self._there().is_in_control:
             self._lost_control()
         if setpoint is not None:
-            q = np.asarray([float(angle) for angle in setpoint.q])
-            if len(q) != len(JOINTS) or not np.isfinite(q).all():
-                raise BadCommand(NAME, f"setpoint: want {len(JOINTS)} finite numbers [rad], got {q}")
-            if not self._active:
-                raise NotReady(NAME, "setpoint: the arm is not active")
-            self._move(q)
-        return self._sample()
+            self._move(np.asarray(checked(setpoint, len(JOINTS), self._active, NAME)))
+        return fresh(self._new, self._config.patience_s, self._clock_ns, NAME)
 
     def health(self) -> Health:
         """Returns the robot's errors by name."""
@@ -137,13 +125,15 @@ class FR3:
         return Health(alarm={"robot": named} if named else {})
 
     def deactivate(self, stop: Stop) -> None:
-        """Brakes and gives control back; the robot holds itself."""
+        """Brakes and gives control back; the robot holds itself. TransportTimeout where it does not come to rest in time."""
         del stop  # one way to brake
         self._active = False
         robot = self._there()
         if robot.is_in_control:
             self._call(lambda: robot.move(self._franky.JointStopMotion(), asynchronous=True))
-            self._call(lambda: robot.join_motion(_STOP_S))
+            if not self._call(lambda: robot.join_motion(_STOP_S)):
+                raise TransportTimeout(NAME, f"the arm does not come to rest within {_STOP_S:g} s", phase="deactivate")
+        self._ours = False
 
     def clear_fault(self) -> None:
         """Calls the robot's automatic recovery; EStop while the user stop is pressed, NotReady where it does not recover."""
@@ -158,13 +148,8 @@ class FR3:
 
     def disconnect(self) -> list[Exception]:
         """Stops the arm if it still answers, and lets go of the robot."""
-        errors: list[Exception] = []
-        try:
-            if self._active:
-                self.deactivate(Stop.HOLD)
-        except HwError as error:
-            errors.append(error)
-        self._robot, self._active = None, False
+        errors = let_go(self._ours, lambda: self.deactivate(Stop.HOLD))
+        self._robot, self._active, self._ours = None, False, False
         return errors
 
     @property
@@ -184,18 +169,12 @@ class FR3:
         motion = self._franky.JointMotion(q, return_when_finished=False)
         self._call(lambda: self._there().move(motion, asynchronous=True))
 
-    def _sample(self) -> ArmState:
-        """Returns a sample whose time has moved on; TransportTimeout after `patience_s`."""
-        until = self._clock_ns() + int(self._config.patience_s * 1e9)
-        while True:
-            state, now = self._state(), self._clock_ns()
-            seen_ms = state.time.to_msec()
-            if seen_ms != self._seen_ms:
-                break
-            if now > until:
-                still = f"the robot's clock has stood still for {1000 * self._config.patience_s:g} ms"
-                raise TransportTimeout(NAME, still, phase="exchange")
-            time.sleep(_NAP_S)
+    def _new(self) -> ArmState | None:
+        """Returns the robot's state as a sample, None where it is an old one; raises what its mode says."""
+        state, now = self._state(), self._clock_ns()
+        seen_ms = state.time.to_msec()
+        if seen_ms == self._seen_ms:
+            return None
         self._check(state)
         self._seen_ms, self._seq = seen_ms, self._seq + 1
         q, qd, effort = (np.asarray(values, dtype=float) for values in (state.q, state.dq, state.tau_J))
@@ -213,7 +192,7 @@ class FR3:
         if mode == modes.UserStopped:
             raise EStop(NAME, "the user stop is pressed", code="user_stop")
         if mode == modes.Reflex:
-            raise ProtectiveStop(NAME, f"reflex: {names or 'it gives no cause'}", code="reflex", raw=names)
+            raise ProtectiveStop(NAME, f"reflex: {names or 'it gives no cause'}", code="franka_reflex", raw=names)
         raise NotReady(NAME, f"the robot is in mode {mode}; it must be idle")
 
     def _lost_control(self) -> None:

@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hardware.robots._dynamixel_arm import arm, calibration_of
-from hardware.robots._servo_arm import Options, ServoArm
+from hardware._dynamixel import DynamixelBus
+from hardware.robots._dynamixel_arm import arm
+from hardware.robots._servo_arm import Options, ServoArm, calibration_of
 from robolearn.errors import ConfigError
 
 NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
 EMULATOR = "dynamixel"  # what speaks its protocol without the metal
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
+IDS = (1, 2, 3, 4, 5, 6)  # as the arm is put together: one a joint, and the gripper's
 _AMPERE = 1000  # units of current of an XL330
 
 
@@ -44,9 +46,8 @@ class Config:
     """Lets go when the driver is closed; without it the arm holds."""
 
     def __post_init__(self) -> None:
-        if not (self.velocity > 0 and self.reply_s > 0 and self.rest_tolerance >= 0):
-            got = f"{self.velocity:g}, {self.reply_s:g} and {self.rest_tolerance:g}"
-            raise ConfigError(f"koch: want velocity and reply_s above 0, rest_tolerance of at least 0, got {got}")
+        if not self.reply_s > 0:
+            raise ConfigError(f"koch reply_s: want seconds above 0, got {self.reply_s:g}")
         if not 0 < self.grip_a <= 1.5:
             raise ConfigError(f"koch grip_a: want a current up to 1.5 A, got {self.grip_a:g}")
 
@@ -63,3 +64,8 @@ def make(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> Ser
     )
     calibration = calibration_of(config.calibration, "koch", JOINTS)
     return arm(calibration, options, config.baud, config.reply_s, round(config.grip_a * _AMPERE), clock_ns)
+
+
+def bus(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> DynamixelBus:
+    """Returns the servos' bus, not open and without the settings that follow from a calibration."""
+    return DynamixelBus("koch", config.port, config.baud, reply_s=config.reply_s, clock_ns=clock_ns)

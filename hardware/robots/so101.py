@@ -5,25 +5,26 @@ then. Put a relay into the arm's supply that opens when the host no longer close
 lets the arm fall. After an overload a servo may refuse even that, until its supply is cut.
 
 Every joint must stay within its encoder's turn: calibrate with a homing offset that puts the middle of its range at tick 2048
-(`hardware._feetech_wire.homing_offset`).
+(`hardware._calibration.homing_offset`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hardware import _feetech_wire as wire
 from hardware._calibration import ServoCalibration
 from hardware._feetech import FeetechBus
-from hardware.robots._dynamixel_arm import calibration_of
-from hardware.robots._servo_arm import Options, ServoArm
+from hardware.robots._servo_arm import Options, ServoArm, calibration_of
 from robolearn.errors import ConfigError
 
 NEEDS = ("serial", "feetech")  # the library it speaks through, and the extra that brings it
 EMULATOR = "feetech"  # what speaks its protocol without the metal
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
+IDS = (1, 2, 3, 4, 5, 6)  # as the arm is put together: one a joint, and the gripper's
 _SLACK = 40  # [ticks] the gripper's servo may be beyond its ends: a finger that bends
 _GRIPPER = {
     "protection_current": 250,
@@ -55,9 +56,8 @@ class Config:
     """Lets go when the driver is closed; without it the arm holds."""
 
     def __post_init__(self) -> None:
-        if not (self.velocity > 0 and self.timeout_s > 0 and self.rest_tolerance >= 0):
-            got = f"{self.velocity:g}, {self.timeout_s:g} and {self.rest_tolerance:g}"
-            raise ConfigError(f"so101: want velocity and timeout_s above 0, rest_tolerance of at least 0, got {got}")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"so101 timeout_s: want seconds above 0, got {self.timeout_s:g}")
         if not (0 < self.grip_share <= 1 and 0 < self.p_gain <= 254):
             raise ConfigError(
                 f"so101: want grip_share to 1 and p_gain to 254, above 0, got {self.grip_share:g} and {self.p_gain}"
@@ -76,10 +76,10 @@ def settings(calibration: ServoCalibration, config: Config) -> dict[int, dict[st
     gripper = calibration.gripper
     if gripper is not None:
         ends = sorted((gripper.closed, gripper.closed + gripper.travel))
-        if ends[0] < 0 or ends[1] >= wire.TICKS:
-            what = f"the way of the {gripper.name} crosses the end of its encoder's turn"
+        lowest, highest = ends[0] - _SLACK, ends[1] + _SLACK
+        if lowest < 0 or highest >= wire.TICKS:
+            what = f"the way of the {gripper.name}, with {_SLACK} ticks beyond each end, crosses the end of its encoder's turn"
             raise ConfigError(f"so101 calibration: {what}; give its servo a homing offset and calibrate again")
-        lowest, highest = max(ends[0] - _SLACK, 0), min(ends[1] + _SLACK, wire.TICKS - 1)
         limits = {"min_position": lowest, "max_position": highest, "max_torque": round(1000 * config.grip_share)}
         wanted[gripper.id] = _GRIPPER | limits
     return wanted
@@ -88,7 +88,6 @@ def settings(calibration: ServoCalibration, config: Config) -> dict[int, dict[st
 def make(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> ServoArm:
     """Returns the driver, not connected; ConfigError where the calibration is not of such an arm."""
     calibration = calibration_of(config.calibration, "so101", JOINTS)
-    bus = FeetechBus("so101", config.port, config.baud, settings(calibration, config), config.timeout_s, clock_ns)
     options = Options(
         "so101",
         config.velocity,
@@ -99,4 +98,13 @@ def make(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> Ser
         rest_tolerance=config.rest_tolerance,
         release=config.release_at_end,
     )
-    return ServoArm(bus, calibration, options, clock_ns)
+    return ServoArm(bus(config, clock_ns, settings(calibration, config)), calibration, options, clock_ns)
+
+
+def bus(
+    config: Config,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+    wanted: Mapping[int, Mapping[str, int]] = MappingProxyType({}),
+) -> FeetechBus:
+    """Returns the servos' bus, not open; wanted: settings by servo, which need a calibration."""
+    return FeetechBus("so101", config.port, config.baud, wanted, config.timeout_s, clock_ns)

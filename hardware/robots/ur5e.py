@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from hardware._base import ArmState, Caps, Health, Identity, Sampled, Setpoint, Stop
-from hardware._errors import BadCommand, ConfigMismatch, DeviceFault, EStop, HwError, NotReady, ProtectiveStop, TransportTimeout
+from hardware._errors import ConfigMismatch, DeviceFault, EStop, NotReady, ProtectiveStop
+from hardware.robots._controller import check_limits, checked, fresh, let_go
 from hardware.robots._envelope import Envelope
 from hardware.robots._ur_link import RUNNING, STREAM_HZ, Link
 from robolearn.errors import ConfigError
@@ -30,10 +31,10 @@ _SAFETY = (
     "normal", "reduced", "protective stop", "recovery", "safeguard stop", "system emergency stop", "robot emergency stop",
     "emergency stop", "violation", "fault", "stopped for safety",
 )  # fmt: skip
-_ESTOP, _FAULT, _PROTECTIVE, _SAFEGUARD = 0b111 << 5, 0b11 << 8, 1 << 2, 1 << 4  # of the safety status bits
+_ESTOP, _FAULT, _PROTECTIVE, _SAFEGUARD, _STOPPED = 0b111 << 5, 0b11 << 8, 1 << 2, 1 << 4, 1 << 10  # of the safety status bits
 _HOLD_BRAKE = 10.0  # [m/s^2] ur_rtde's own
 _PAYLOAD_KG = 0.05  # a difference that matters
-_NAP_S, _LATE_NS = 0.0003, 50_000_000
+_LATE_NS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class Config:
         if not (0.03 <= self.lookahead_s <= 0.2 and 100 <= self.gain <= 2000):
             got = f"{self.lookahead_s:g} s and {self.gain:g}"
             raise ConfigError(f"ur5e: want lookahead_s of 0.03 to 0.2 and gain of 100 to 2000, got {got}")
-        if len(self.lower) != 6 or len(self.upper) != 6 or not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
-            raise ConfigError(f"ur5e: want 6 limits with lower below upper, got {self.lower} and {self.upper}")
+        check_limits(self.lower, self.upper, NAME)
+        if len(self.lower) != len(JOINTS):
+            raise ConfigError(f"ur5e: want {len(JOINTS)} limits, got {self.lower}")
         positive = (self.rate_hz, self.watchdog_s, self.velocity, self.ramp, self.patience_s, self.timeout_s)
         if min(positive) <= 0 or self.unlock_s < 0 or not self.host:
             raise ConfigError("ur5e: want a host, unlock_s of at least 0, and rates, speeds and times above 0")
@@ -95,11 +97,16 @@ class UR5e:
         self._link, self._identity = Link(NAME, config.host, clock_ns), Identity(NAME)
         self._envelope, self._seen_s, self._seq = Envelope(), -1.0, 0
         self._active, self._stopped_ns = False, 0
+        self._ours = False  # the control program may run, or move the arm, because of us
 
     def connect(self) -> Identity:
         """Opens RTDE and the dashboard and asks who is there; TransportLost after three tries."""
         self._link.open(self._config.timeout_s)
-        model, serial, version = map(self._link.ask, ("get robot model", "get serial number", "PolyscopeVersion"))
+        try:
+            model, serial, version = map(self._link.ask, ("get robot model", "get serial number", "PolyscopeVersion"))
+        except BaseException:
+            self._link.close()
+            raise
         self._identity = Identity(model, serial, version, emulated="EMULATED" in version)
         return self._identity
 
@@ -136,6 +143,7 @@ class UR5e:
                 off = f"{self._link.ask('robotmode')}; power the arm on and release its brakes at the pendant, or set power_on"
                 raise NotReady(NAME, f"activate: {off}", phase="activate")
             self._link.power_on()
+        self._ours = True
         self._link.start_program()
         self._link.poll(lambda: self._servo(receive.getActualQ()), "servoJ is refused")
         if not self._link.within(lambda: self._link.control.setWatchdog(1.0 / self._config.watchdog_s)):
@@ -152,15 +160,11 @@ class UR5e:
         if self._active and not self._link.control.isProgramRunning():
             self._program_ended()
         if setpoint is not None:
-            q = [float(angle) for angle in setpoint.q]
-            if len(q) != len(JOINTS) or not all(map(math.isfinite, q)):
-                raise BadCommand(NAME, f"setpoint: want {len(JOINTS)} finite numbers [rad], got {q}")
-            if not self._active:
-                raise NotReady(NAME, "setpoint: the arm is not active")
-            self._servo(q)
+            if not self._servo(checked(setpoint, len(JOINTS), self._active, NAME)):
+                self._program_ended()
         elif self._active:
             self._link.do(self._link.control.kickWatchdog)
-        return self._sample()
+        return fresh(self._new, self._config.patience_s, self._clock_ns, NAME)
 
     def health(self) -> Health:
         """Returns what RTDE brought with the samples; asks for nothing."""
@@ -171,15 +175,20 @@ class UR5e:
         return Health(dict(zip(JOINTS, heat, strict=True)), dict(zip(JOINTS, volts, strict=True)), alarm)
 
     def deactivate(self, stop: Stop) -> None:
-        """Brakes and ends the control program: the controller holds the arm. RELEASE cuts its power, and the brakes hold it."""
+        """Brakes and ends the control program: the controller holds the arm. RELEASE cuts its power, and the brakes hold it.
+
+        NotReady where the program does not end, or the power stays on; each step is tried, whatever the one before it did.
+        """
         self._active = False
         receive, control = self._link.there(), self._link.control
-        if control is not None and control.isProgramRunning():
-            self._link.within(lambda: control.servoStop(self._config.ramp if stop is Stop.RAMP_STOP else _HOLD_BRAKE))
-            self._link.within(control.stopScript)
-        if stop is Stop.RELEASE:
-            self._link.ask("power off")
-            self._link.poll(lambda: receive.getRobotMode() != RUNNING, "the arm does not power off")
+        try:
+            if control is not None and control.isProgramRunning():
+                self._link.end_program(self._config.ramp if stop is Stop.RAMP_STOP else _HOLD_BRAKE)
+        finally:
+            if stop is Stop.RELEASE:
+                self._link.ask("power off")
+                self._link.poll(lambda: receive.getRobotMode() != RUNNING, "the arm does not power off")
+        self._ours = False
 
     def clear_fault(self) -> None:
         """Closes the popups, unlocks a protective stop that is old enough and uploads the control program again; moves nothing.
@@ -199,23 +208,19 @@ class UR5e:
         self._link.ask("close popup")
         self._stopped_ns = 0
         if self._link.control is not None and receive.getRobotMode() == RUNNING:
+            self._ours = True
             self._link.start_program()
 
     def disconnect(self) -> list[Exception]:
         """Stops the arm if it still answers, and closes everything."""
-        errors: list[Exception] = []
-        try:
-            if self._active:
-                self.deactivate(Stop.HOLD)
-        except HwError as error:
-            errors.append(error)
-        self._active = False
+        errors = let_go(self._ours, lambda: self.deactivate(Stop.HOLD))
+        self._active = self._ours = False
         return errors + self._link.close()
 
     def _check_safety(self) -> None:
         """Raises what the safety system says."""
         bits = self._link.receive.getSafetyStatusBits()
-        if not bits & (_ESTOP | _FAULT | _PROTECTIVE | _SAFEGUARD):
+        if not bits & (_ESTOP | _FAULT | _PROTECTIVE | _SAFEGUARD | _STOPPED):
             return
         self._active, named = False, ", ".join(_names(bits))
         if bits & _ESTOP:
@@ -224,7 +229,7 @@ class UR5e:
             raise DeviceFault(NAME, f"{named}; restart the safety system at the pendant", bits, code="safety")
         self._stopped_ns = self._stopped_ns or self._clock_ns()
         wait = f"find the cause, and clear the fault after {self._config.unlock_s:g} s"
-        raise ProtectiveStop(NAME, f"{named}; {wait}", code="protective_stop", raw=bits)
+        raise ProtectiveStop(NAME, f"{named}; {wait}", code="ur_protective_stop", raw=bits)
 
     def _program_ended(self) -> None:
         """Raises why: a stop of the safety system, which the other connection may show some packets later, or its own end."""
@@ -232,7 +237,7 @@ class UR5e:
         until = self._clock_ns() + _LATE_NS
         while self._clock_ns() < until:
             self._check_safety()
-            time.sleep(_NAP_S)
+            time.sleep(0.0003)
         why = "the control program has ended: its watchdog, or an error that the pendant shows"
         raise DeviceFault(NAME, why, self._link.receive.getRobotStatus(), code="program", phase="exchange")
 
@@ -245,18 +250,13 @@ class UR5e:
             raise NotReady(NAME, f"clear_fault: the controller says: {said}", phase="clear_fault")
         self._link.poll(lambda: not self._link.receive.getSafetyStatusBits() & _PROTECTIVE, "the protective stop stays")
 
-    def _sample(self) -> ArmState:
-        """Returns a sample whose time has moved on; TransportTimeout after `patience_s`."""
-        receive, until = self._link.receive, self._clock_ns() + int(self._config.patience_s * 1e9)
-        while True:
-            seen_s, now = receive.getTimestamp(), self._clock_ns()
-            q, qd, current = receive.getActualQ(), receive.getActualQd(), receive.getActualCurrent()
-            if seen_s != self._seen_s and seen_s == receive.getTimestamp():  # else a packet came between
-                break
-            if now > until:
-                still = f"the controller's clock has stood still for {1000 * self._config.patience_s:g} ms"
-                raise TransportTimeout(NAME, still, phase="exchange")
-            time.sleep(_NAP_S)
+    def _new(self) -> ArmState | None:
+        """Returns what the last packet brought; None where it is an old one, or another one came between."""
+        receive = self._link.receive
+        seen_s, now = receive.getTimestamp(), self._clock_ns()
+        q, qd, current = receive.getActualQ(), receive.getActualQd(), receive.getActualCurrent()
+        if seen_s == self._seen_s or seen_s != receive.getTimestamp():
+            return None
         self._seen_s, self._seq = seen_s, self._seq + 1
         return ArmState(
             np.array(q), np.array(qd), np.array(current), self._envelope.local_ns(int(seen_s * 1e9), now), now,

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hardware.robots._dynamixel_arm import arm, calibration_of
-from hardware.robots._servo_arm import Options, ServoArm
+from hardware._dynamixel import DynamixelBus
+from hardware.robots._dynamixel_arm import arm
+from hardware.robots._servo_arm import Options, ServoArm, calibration_of
 from robolearn.errors import ConfigError
 
 NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
 EMULATOR = "dynamixel"  # what speaks its protocol without the metal
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+IDS = (1, 2, 4, 6, 7, 8, 9)  # as the arm is put together: one a joint, and the gripper's
 _AMPERE = 1 / 0.00269  # units of current of an XM430
 
 
@@ -47,9 +49,8 @@ class Config:
     """Lets go when the driver is closed; without it the arm holds."""
 
     def __post_init__(self) -> None:
-        if not (self.velocity > 0 and self.reply_s > 0 and self.rest_tolerance >= 0):
-            got = f"{self.velocity:g}, {self.reply_s:g} and {self.rest_tolerance:g}"
-            raise ConfigError(f"viperx: want velocity and reply_s above 0, rest_tolerance of at least 0, got {got}")
+        if not self.reply_s > 0:
+            raise ConfigError(f"viperx reply_s: want seconds above 0, got {self.reply_s:g}")
         if not 0 < self.grip_a <= 3.0:
             raise ConfigError(f"viperx grip_a: want a current up to 3 A, got {self.grip_a:g}")
 
@@ -67,3 +68,8 @@ def make(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> Ser
     )
     calibration = calibration_of(config.calibration, "viperx", JOINTS)
     return arm(calibration, options, config.baud, config.reply_s, round(config.grip_a * _AMPERE), clock_ns)
+
+
+def bus(config: Config, clock_ns: Callable[[], int] = time.monotonic_ns) -> DynamixelBus:
+    """Returns the servos' bus, not open and without the settings that follow from a calibration."""
+    return DynamixelBus("viperx", config.port, config.baud, reply_s=config.reply_s, clock_ns=clock_ns)

@@ -21,6 +21,7 @@ from robolearn.errors import ConfigError, MissingDependency
 
 NEEDS = ()  # no library beside what every installation has
 EMULATOR = ""  # it is one itself
+_UNLIMITED = 2 * np.pi  # [rad] either way, of a joint that the model lets turn for ever
 WATCHDOG = 1  # the alarm bit of a watchdog that has run out
 
 
@@ -40,6 +41,8 @@ class Config:
     """Fastest joint speed [rad/s]."""
     opening_m: float = 0.0
     """Widest opening of a gripper, which follows at once; 0: none."""
+    brakes: bool = True
+    """Whether it stays where it is while the torque is off, as industrial arms do; without, it falls, as servo arms do."""
     watchdog_s: float = 0.5
     """Without a cycle for so long the torque goes off and an alarm is raised, as a servo's bus watchdog does; 0: none."""
 
@@ -88,7 +91,8 @@ class Virtual:
         watchdog = (self._config.watchdog_s, self._config.watchdog_s) if self._config.watchdog_s else None
         return Caps(
             body.joints, body.lower, body.upper, np.full(len(body.joints), self._config.velocity), (10.0, 100.0, 500.0),
-            watchdog_s=watchdog, opening_m=self._config.opening_m, stops=(Stop.HOLD, Stop.RAMP_STOP, Stop.RELEASE),
+            watchdog_s=watchdog, brakes=self._config.brakes, opening_m=self._config.opening_m,
+            stops=(Stop.HOLD, Stop.RAMP_STOP, Stop.RELEASE),
         )  # fmt: skip
 
     def configure(self) -> Mapping[str, tuple[Any, Any]]:
@@ -154,7 +158,11 @@ class Virtual:
         body.plant.advance(min(passed, 1.0))  # a long sleep need not be lived through in full
 
     def _torque(self, on: bool) -> None:
-        torque = getattr(self._there().plant, "torque", None)  # not every plant can fall
+        plant = self._there().plant
+        if not on and self._config.brakes:
+            plant.command(plant.measure()["q"])  # as if it were bolted there
+            return
+        torque = getattr(plant, "torque", None)  # not every plant can fall
         if torque is not None:
             torque[:] = on
 
@@ -171,10 +179,11 @@ def _plant(config: Config) -> Body:
         raise ConfigError(f"virtual model: {path}: {str(error).splitlines()[0]}") from None
     hinges = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
     names = config.joints or tuple(model.joint(j).name for j in hinges)
-    ranges = np.array([model.joint(name).range for name in names if name in [model.joint(j).name for j in hinges]])
-    if len(ranges) != len(names) or not len(names):
-        raise ConfigError(f"virtual joints: {path} has hinges {[model.joint(j).name for j in hinges]}, want {list(names)}")
-    lower, upper = ranges.T
+    known = [model.joint(j).name for j in hinges]
+    if not names or not set(names) <= set(known):
+        raise ConfigError(f"virtual joints: {path} has hinges {known}, want {list(names)}")
+    ids = [model.joint(name).id for name in names]
+    lower, upper = np.where(model.jnt_limited[ids], model.jnt_range[ids].T, [[-_UNLIMITED], [_UNLIMITED]])
     start = np.array(config.q) if config.q else np.where((lower > 0) | (upper < 0), (lower + upper) / 2, 0.0)
     return Body(MujocoPlant(model, names, start), tuple(names), lower, upper)
 

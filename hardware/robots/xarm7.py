@@ -13,7 +13,7 @@ import io
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,9 @@ import numpy as np
 
 from hardware._base import ArmState, Caps, Health, Identity, Sampled, Setpoint, Stop
 from hardware._errors import (
-    BadCommand,
     ConfigMismatch,
     DeviceFault,
     EStop,
-    HwError,
     LimitViolation,
     NotReady,
     ProtectiveStop,
@@ -33,6 +31,7 @@ from hardware._errors import (
     TransportLost,
     TransportTimeout,
 )
+from hardware.robots._controller import check_limits, checked, let_go
 from robolearn.errors import ConfigError, MissingDependency
 
 NEEDS = ("xarm", "xarm")  # the library it speaks through, and the extra that brings it
@@ -42,6 +41,7 @@ _TURN = 2 * math.pi
 _EMERGENCY, _COLLISION = (1, 2, 3), (31,)  # error codes of the box
 _SERVO, _START, _STOP = 1, 0, 4  # mode; states
 _SETTLE_S = 1.0
+_SETUP_S = 1.0  # what an answer may take where no cycle waits for it: brakes need their time
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Config:
     """Fastest joint speed [rad/s]."""
 
     def __post_init__(self) -> None:
-        if len(self.lower) != len(self.upper) or not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
-            raise ConfigError(f"xarm7: want as many lower as upper limits, each below, got {self.lower} and {self.upper}")
+        check_limits(self.lower, self.upper, NAME)
         if min(self.rate_hz, self.reply_s, self.velocity) <= 0 or not self.host or not 0 < self.port < 65536:
             raise ConfigError("xarm7: want a host and a port, and rate_hz, reply_s and velocity above 0")
 
@@ -82,6 +81,8 @@ class XArm7:
         self._config, self._clock_ns = config, clock_ns
         self._arm: Any = None  # xarm.wrapper.XArmAPI, which has no types
         self._identity, self._seq, self._active = Identity(NAME), 0, False
+        self._reply_s = config.reply_s  # what a request waits at present
+        self._ours = False  # the motors may be on, or the arm on its way, because of us
 
     def connect(self) -> Identity:
         """Opens the connection and reads who is there; TransportLost where nobody is."""
@@ -126,26 +127,26 @@ class XArm7:
 
     def activate(self) -> None:
         """Enables the motors, goes to servo mode and gives the measured pose as goal; raises the error that stands."""
-        arm = self._there()
-        self._check_errors()
-        self._done(arm.motion_enable(True), "motion_enable")
-        self._done(arm.set_mode(_SERVO), "set_mode")
-        self._done(arm.set_state(_START), "set_state")
-        until = self._clock_ns() + int(_SETTLE_S * 1e9)
-        while self._value(arm.get_state(), "get_state") >= _STOP:
-            if self._clock_ns() > until:
-                raise NotReady(NAME, f"activate: the arm does not leave its stop within {_SETTLE_S:g} s", phase="activate")
-            time.sleep(0.005)
-        self._done(arm.set_servo_angle_j(self._joints()[0], is_radian=True), "servo_j")
+        with self._patient() as arm:
+            self._check_errors()
+            self._ours = True
+            self._done(arm.motion_enable(True), "motion_enable")
+            self._done(arm.set_mode(_SERVO), "set_mode")
+            self._done(arm.set_state(_START), "set_state")
+            until = self._clock_ns() + int(_SETTLE_S * 1e9)
+            while self._value(arm.get_state(), "get_state") >= _STOP:
+                if self._clock_ns() > until:
+                    raise NotReady(NAME, f"activate: the arm does not leave its stop within {_SETTLE_S:g} s", phase="activate")
+                time.sleep(0.005)
+            self._done(arm.set_servo_angle_j(self._joints()[0], is_radian=True), "servo_j")
         self._active = True
 
     def exchange(self, setpoint: Setpoint | None) -> ArmState:
-        """Sends a setpoint and asks for joints and errors, which is two or three round trips."""
-        arm, n = self._there(), len(self._config.lower)
+        """Sends a setpoint, unless somebody stopped the arm, and asks for joints and errors: two round trips, or four."""
+        arm = self._there()
         if setpoint is not None:
-            q = [float(angle) for angle in setpoint.q]
-            if len(q) != n or not all(map(math.isfinite, q)):
-                raise BadCommand(NAME, f"setpoint: want {n} finite numbers [rad], got {q}")
+            q = checked(setpoint, len(self._config.lower), self._active, NAME)
+            self._check_state()
             code = arm.set_servo_angle_j(q, is_radian=True)
             if code:
                 self._check_errors()
@@ -169,37 +170,56 @@ class XArm7:
     def deactivate(self, stop: Stop) -> None:
         """Stops the arm, whose motors hold it; RELEASE switches them off, and the brakes hold it."""
         self._active = False
-        arm = self._there()
-        self._done(arm.set_state(_STOP), "set_state")
-        if stop is Stop.RELEASE:
-            self._done(arm.motion_enable(False), "motion_enable")
+        with self._patient() as arm:
+            try:
+                self._done(arm.set_state(_STOP), "set_state")
+            finally:
+                if stop is Stop.RELEASE:
+                    self._done(arm.motion_enable(False), "motion_enable")
+        self._ours = False
 
     def clear_fault(self) -> None:
         """Clears error and warning; raises what still stands, as the emergency stop while it is pressed."""
-        arm = self._there()
         self._active = False
-        arm.clean_error()
-        arm.clean_warn()
-        self._check_errors()
+        with self._patient() as arm:
+            arm.clean_error()
+            arm.clean_warn()
+            self._check_errors()
 
     def disconnect(self) -> list[Exception]:
         """Stops the arm if it still answers, and closes the connection."""
-        errors: list[Exception] = []
-        try:
-            if self._active:
-                self.deactivate(Stop.HOLD)
-        except HwError as error:
-            errors.append(error)
+        errors = let_go(self._ours, lambda: self.deactivate(Stop.HOLD))
         if self._arm is not None:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._arm.disconnect()
-        self._arm, self._active = None, False
+        self._arm, self._active, self._ours = None, False, False
         return errors
 
     def _there(self) -> Any:
         if self._arm is None or not self._arm.connected:
             raise TransportLost(NAME, f"the control box at {self._config.host} is not connected; disconnect and connect again")
         return self._arm
+
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[Any]:
+        """Yields the arm with time for slow answers; a cycle's time-out is back afterwards."""
+        arm, self._reply_s = self._there(), max(self._config.reply_s, _SETUP_S)
+        arm.set_timeout(self._reply_s)
+        try:
+            yield arm
+        finally:
+            self._reply_s = self._config.reply_s
+            arm.set_timeout(self._reply_s)
+
+    def _check_state(self) -> None:
+        """Raises the error for which the box has stopped the arm, ProtectiveStop where somebody else did."""
+        state = self._value(self._there().get_state(), "get_state")
+        if state < _STOP:
+            return
+        self._check_errors()
+        self._active = False
+        said = f"the arm was stopped from elsewhere (state {state}); find out why, then clear the fault"
+        raise ProtectiveStop(NAME, said, code="stopped", raw=state)
 
     def _joints(self) -> tuple[list[float], list[float], list[float]]:
         """Returns position [rad], velocity [rad/s] and effort [N m] as the box gives them, without the joints that it has not."""
@@ -237,7 +257,7 @@ class XArm7:
         if code == 0:
             return
         if code == 3:
-            raise TransportTimeout(NAME, f"{call}: no answer in {self._config.reply_s:g} s", raw=code)
+            raise TransportTimeout(NAME, f"{call}: no answer in {self._reply_s:g} s", raw=code)
         if code in (4, 5, 6, 7):
             raise TransportCorrupt(NAME, f"{call}: the answer is not one (code {code})", raw=code)
         if code in (-1, 8):

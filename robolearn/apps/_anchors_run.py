@@ -50,7 +50,7 @@ def delay_error_s() -> float:
 
 def loop_overruns(seconds: float) -> tuple[float, float]:
     """Returns the share of overruns of a loop at 100 Hz, and the 99th percentile of its lateness [s] (H16)."""
-    from robolearn.runtime.loop import Deadline
+    from robolearn.clock import Deadline
 
     deadline = Deadline(0.01)
     for _ in range(round(seconds / 0.01)):
@@ -96,7 +96,10 @@ def penetrations(goals: int) -> tuple[int, float]:
 
 
 def calibration_error_ticks() -> float:
-    """Returns the largest error [ticks] from pose to encoder and back, over all zeros and both signs (H26)."""
+    """Returns the largest error [ticks] from pose to encoder and back, over all zeros and both signs (H26).
+
+    A goal must lie the way from the pose at which the servo was read, also over the encoder's end, and read as the pose again.
+    """
     from hardware._calibration import ServoCalibration, ServoJoint
 
     tick, worst = 2 * np.pi / 4096, 0.0
@@ -104,6 +107,11 @@ def calibration_error_ticks() -> float:
         joints = tuple(ServoJoint(f"j{k}", k, sign, int(zero), -1.6, 1.6) for k, zero in enumerate(zeros))
         arm = ServoCalibration("koch", joints)
         for q in np.linspace(-1.6, 1.6, 9):
-            encoder = np.rint(zeros + sign * q / tick).astype(int) % 4096  # its place within a turn
-            worst = max(worst, float(np.abs(arm.radians(encoder) - q).max() / tick))
+            place = np.rint(zeros - sign * q / tick).astype(int)  # of the mirrored pose, at which the servo is read
+            for turns in (-4096, 0, 4096):  # that it has counted
+                near = place % 4096 + turns
+                goal = arm.ticks(np.full(len(zeros), q), near)
+                off = goal - (zeros + sign * q / tick + near - place)  # the way from there to here, and no turn more
+                back = (arm.radians(goal) - q) / tick
+                worst = max(worst, float(np.abs([off, back]).max()))
     return worst

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from robolearn.clock import Rate, now_ns
+from robolearn.clock import Deadline, now_ns
 from robolearn.core import Env, Flag, Obs, Step
 
 
@@ -15,7 +15,7 @@ class Paced:
 
     def __init__(self, inner: Env) -> None:
         self.inner, self.spec = inner, inner.spec
-        self._rate = Rate(inner.spec.hz)
+        self._rate = Deadline(1.0 / inner.spec.hz)
 
     def reset(self, seed: int | None = None) -> Obs:
         """Starts an episode of the body inside; its first tick is now."""
@@ -23,7 +23,7 @@ class Paced:
 
     def begin(self, obs: Obs) -> Obs:
         """Takes now as the first tick, for a body that was put somewhere otherwise than by `reset`; returns `obs`."""
-        self._rate = Rate(self.spec.hz)
+        self._rate = Deadline(1.0 / self.spec.hz)
         self._rate.wait()
         return obs
 

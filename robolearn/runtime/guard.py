@@ -6,6 +6,7 @@ was sent. A setpoint that is none is refused by the chain and becomes a brake. N
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,25 @@ class Guard:
         self.tracker.reset(q)
 
     def towards(self, q: Any, aperture: Any, qd: Array | None, measured: Measured, now_s: float) -> Filtered:
-        """Returns what may be sent, one period after the last, on the way to q (n,) [rad], which moves at qd (n,) [rad/s]."""
-        wanted = self.tracker.step(q, qd) if self._is_target(q) else q
-        return self._sent(self.chain.filter(wanted, aperture, now_s, now_s, self._known(measured)))
+        """Returns what may be sent, one period after the last, on the way to q (n,) [rad], which moves at qd (n,) [rad/s].
+
+        What the tracker keeps back counts as cut too: by "position" beyond the soft range, by "velocity" where the way that is
+        left is longer than a period at top speed.
+        """
+        if not self._is_target(q):
+            return self._sent(self.chain.filter(q, aperture, now_s, now_s, self._known(measured)))
+        bounds, here = self.limits.bounds, self.tracker.q
+        inside = np.clip(q, np.minimum(bounds.soft_lower, here), np.maximum(bounds.soft_upper, here))
+        wanted = self.tracker.step(q, qd)
+        filtered = self._sent(self.chain.filter(wanted, aperture, now_s, now_s, self._known(measured)))
+        beyond = np.abs(q - inside) > 1e-9  # rounding is no cut
+        behind = np.abs(inside - filtered.q) > bounds.velocity * self.tracker.period_s
+        kept_back = [name for name, cut in (("position", beyond), ("velocity", behind)) if cut.any()]
+        if filtered.result is Result.REJECT or not kept_back:
+            return filtered
+        which = tuple(dict.fromkeys((*filtered.which, *kept_back)))
+        self.last = replace(filtered, result=Result.CLAMP, which=which, why=f"cut by {', '.join(which)}")
+        return self.last
 
     def rest(self, measured: Measured, now_s: float) -> tuple[Filtered, bool]:
         """Returns the next step of a ramp to rest, and whether it rests."""
@@ -60,8 +77,7 @@ class Guard:
         return Measured(measured.q, measured.effort, self.temperature)
 
     def _sent(self, filtered: Filtered) -> Filtered:
-        self.last = filtered
-        if filtered.result is not Result.PASS:
-            sent = self.chain.sent
+        self.last, sent = filtered, self.chain.sent
+        if not np.array_equal(sent.q, self.tracker.q):  # a cut aperture leaves the joints' way alone
             self.tracker.adopt(sent.q, sent.qd, sent.qdd)
         return filtered

@@ -2,7 +2,8 @@
 
 Ruckig (Berscheid and Kroeger, "Jerk-limited Real-time Trajectory Generation with Arbitrary Target States", RSS 2021, arXiv
 2105.04830) plans anew from the state of now whenever the target changes. Each joint is planned for itself: keeping joints in step
-can make one of them swing past its target, and past its range.
+can make one of them swing past its target, and past its range. A moving target is planned to in a frame that moves with it:
+"be here now at this speed" would be answered by a run-up, away from a target that is already leaving.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ class Tracker:
         self.limits, self.period_s, self.unsolved = limits, period_s, 0
         self._lib, self._otg = ruckig, ruckig.Ruckig(n, period_s)
         self._in, self._out = ruckig.InputParameter(n), ruckig.OutputParameter(n)
-        self._in.max_velocity, self._in.max_acceleration = bounds.velocity, bounds.acceleration
-        self._in.max_jerk, self._in.synchronization = bounds.jerk, ruckig.Synchronization.No
+        self._stop, self._way = ruckig.InputParameter(n), ruckig.Trajectory(n)
+        for given in (self._in, self._stop):
+            given.max_velocity, given.max_acceleration = bounds.velocity, bounds.acceleration
+            given.max_jerk, given.synchronization = bounds.jerk, ruckig.Synchronization.No
+        self._stop.control_interface = ruckig.ControlInterface.Velocity
         self.q, self.qd, self.qdd = np.zeros(0), np.zeros(0), np.zeros(0)
 
     def reset(self, q: Array) -> None:
@@ -59,7 +63,6 @@ class Tracker:
         speed = self._checked(qd, "qd") + self.qdd * self.period_s / 2
         self.qd = np.clip(speed, -bounds.velocity, bounds.velocity)
         self.q = pose
-        self._in.current_position, self._in.current_velocity, self._in.current_acceleration = self.q, self.qd, self.qdd
         self._otg.reset()
 
     @property
@@ -83,38 +86,60 @@ class Tracker:
         bounds = self.limits.bounds
         low, high = np.minimum(bounds.soft_lower, self.q), np.maximum(bounds.soft_upper, self.q)
         goal = np.clip(goal, low, high)
-        self._in.control_interface = self._lib.ControlInterface.Position
-        self._in.target_position, self._in.target_velocity = goal, np.zeros_like(goal)
-        if speed.any():
-            self._in.target_velocity = self._tame(speed, goal, low, high)
-            self._otg.reset()  # else Ruckig, once at a moving target, goes on behind it for ever
-        return self._advance()
+        speed = self._tame(speed, goal, low, high)
+        then = self._after(goal, speed)
+        if speed.any() and (astray := self._runs_out(then, low, high)).any():
+            speed = np.where(astray, 0.0, speed)  # it cannot be caught up with and left again inside the range: go to it and rest
+            then = self._after(goal, speed)
+        return self._go(then)
 
     def stop(self) -> Array:
         """Returns the reference (n,) [rad] one period later, on the fastest way to rest, wherever that is."""
         if not self.q.size:
             raise BadInput("tracker: reset it to the measured pose before it is stopped")
-        self._in.control_interface = self._lib.ControlInterface.Velocity
-        self._in.target_velocity = np.zeros_like(self.q)
-        return self._advance()
+        return self._go(None)
 
-    def _advance(self) -> Array:
-        if not self._solved():
-            self.unsolved += 1
-            self._in.control_interface = self._lib.ControlInterface.Velocity
-            self._in.target_velocity = np.zeros_like(self.q)
-            if not self._solved():
-                raise BadInput(f"tracker: Ruckig finds no way to stop from {self.q}, {self.qd}, {self.qdd}: reset it to a pose")
-        self._out.pass_to_input(self._in)
-        self.q, self.qd = np.array(self._out.new_position), np.array(self._out.new_velocity)
-        self.qdd = np.array(self._out.new_acceleration)
+    def _go(self, then: tuple[Array, Array, Array] | None) -> Array:
+        """Takes a state as that of now and returns its q (n,); None is one period of a stop."""
+        if then is None and (then := self._after(None, np.zeros_like(self.q))) is None:
+            raise BadInput(f"tracker: Ruckig finds no way to stop from {self.q}, {self.qd}, {self.qdd}: reset it to a pose")
+        self.q, self.qd, self.qdd = then
         return self.q.copy()
 
-    def _solved(self) -> bool:
+    def _after(self, goal: Array | None, speed: Array) -> tuple[Array, Array, Array] | None:
+        """Returns q, qd, qdd (n,) one period on, on the way to a goal that moves at `speed`, or to rest without a goal.
+
+        None where Ruckig finds no way; for a goal that is counted.
+        """
+        interface, top = self._lib.ControlInterface, self.limits.bounds.velocity
+        self._in.control_interface = interface.Velocity if goal is None else interface.Position
+        self._in.target_position = self.q if goal is None else goal
+        self._in.target_velocity = np.zeros_like(speed)
+        self._in.max_velocity, self._in.min_velocity = top - speed, -top - speed
+        self._in.current_position, self._in.current_velocity, self._in.current_acceleration = self.q, self.qd - speed, self.qdd
         try:
-            return int(self._otg.update(self._in, self._out)) >= 0
+            solved = int(self._otg.update(self._in, self._out)) >= 0
         except self._lib.RuckigError:
-            return False
+            solved = False
+        if not solved:
+            self.unsolved += goal is not None
+            return None
+        q = np.array(self._out.new_position) + speed * self.period_s
+        return q, np.array(self._out.new_velocity) + speed, np.array(self._out.new_acceleration)
+
+    def _runs_out(self, then: tuple[Array, Array, Array] | None, low: Array, high: Array) -> Array:
+        """Returns which joints (n,) could not stop any more between low and high."""
+        if then is None:
+            return np.zeros(len(low), dtype=bool)
+        self._stop.current_position, self._stop.current_velocity, self._stop.current_acceleration = then
+        try:
+            solved = int(self._otg.calculate(self._stop, self._way)) >= 0
+        except self._lib.RuckigError:
+            solved = False
+        if not solved:
+            return np.ones(len(low), dtype=bool)
+        ends = np.array([(each.min, each.max) for each in self._way.position_extrema])
+        return np.asarray((ends[:, 0] < low - 1e-9) | (ends[:, 1] > high + 1e-9))
 
     def _tame(self, speed: Array, goal: Array, low: Array, high: Array) -> Array:
         """Returns the speeds (n,) at which the target may be passed, so that run-up and stop fit between low and high.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from hardware._base import ArmState, Caps, Setpoint
+from hardware._base import ArmState, Caps, Setpoint, Stop
 from hardware.emulators._plants import FirstOrder
 from hardware.robots.virtual import Body, Config, Virtual
 from robolearn.errors import BadInput, ConfigError
@@ -41,6 +43,7 @@ class SpeedGuard:
     """Keeps a speed limit and counts nothing."""
 
     filters = ("velocity",)
+    wants_temperature = False
 
     def __init__(self, period_s: float) -> None:
         self._step = SPEED * period_s
@@ -55,6 +58,9 @@ class SpeedGuard:
 
     def stop(self, state: ArmState, now_s: float) -> tuple[Setpoint, bool]:
         return Setpoint(self._q.copy()), True
+
+    def feel(self, temperature: Mapping[str, float]) -> None:
+        raise AssertionError("it asked for none")
 
 
 def make_guard(caps: Caps, period_s: float) -> SpeedGuard:
@@ -87,12 +93,44 @@ def make_far_guard(caps: Caps, period_s: float) -> Far:
 
 
 class Witness(Virtual):
-    """An arm that leaves a file when it is let go of."""
+    """An arm that writes into a file how it is stopped and let go of."""
+
+    def deactivate(self, stop: Stop) -> None:
+        super().deactivate(stop)
+        self._write(f"deactivate {stop}")
 
     def disconnect(self) -> list[Exception]:
-        Path(os.environ["ROBOLEARN_WITNESS"]).write_text("closed")
+        self._write("disconnect")
         return super().disconnect()
+
+    def _write(self, line: str) -> None:
+        with Path(os.environ["ROBOLEARN_WITNESS"]).open("a") as file:
+            file.write(f"{line}\n")
 
 
 def make_witness() -> Witness:
     return Witness(Config(), body)
+
+
+class Clumsy(Witness):
+    """An arm whose driver fails, once the motors are on, with an error that is none of the wire."""
+
+    def exchange(self, setpoint: Setpoint | None) -> ArmState:
+        if setpoint is not None:
+            raise OSError("no such file")
+        return super().exchange(setpoint)
+
+
+def make_clumsy() -> Clumsy:
+    return Clumsy(Config(), body)
+
+
+class Alarmed(Virtual):
+    """An arm that is found with an alarm."""
+
+    def exchange(self, setpoint: Setpoint | None) -> ArmState:
+        return replace(super().exchange(setpoint), alarm=8)
+
+
+def make_alarmed() -> Alarmed:
+    return Alarmed(Config(), body)

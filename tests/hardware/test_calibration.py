@@ -99,13 +99,14 @@ def test_an_aperture_beyond_its_ends_or_without_a_gripper_is_refused() -> None:
         replace(ARM, gripper=None).gripper_ticks(0.5, 0)
 
 
-def test_a_homing_offset_takes_the_shortest_arc_and_fits_its_register() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_homing_offset_takes_the_shortest_arc_and_fits_its_register(sign: int) -> None:
     """Offsets beyond 2047 do not fit into a servo's register (lerobot issue 1296)."""
     for wanted in (0, 2047, 2048, 4095):
         for actual in range(TURN):
-            offset = homing_offset(actual, wanted)
+            offset = homing_offset(actual, wanted, sign)
             assert -2047 <= offset <= 2047
-            left = shortest(actual + offset - wanted)
+            left = shortest(actual + sign * offset - wanted)
             assert left == 0 or (abs(left) == 1 and (wanted - actual) % TURN == 2048), (actual, wanted)
 
 
@@ -184,9 +185,25 @@ def test_a_file_that_is_not_there_or_wrong_is_named(tmp_path: Path) -> None:
         load(path)
 
 
-def test_the_servos_of_the_file_pass() -> None:
-    ARM.compare(FOUND, "usb-A")
-    ARM.compare(FOUND, "")  # an adapter without a serial number
+@pytest.mark.parametrize(
+    ("found", "serial", "passes"),
+    [
+        (FOUND, "usb-A", True),
+        (FOUND, "", True),  # an adapter without a serial number
+        ({**FOUND, 1: Found(9, 9, {"homing": 1})}, "usb-A", True),  # of this servo the file says nothing
+        ({**FOUND, 4: Found(9, 9, {})}, "usb-A", True),  # nor of this one
+        ({**FOUND, 6: Found(1060, 44, {})}, "usb-A", False),
+        (FOUND, "usb-B", False),
+    ],
+)
+def test_servos_pass_where_all_that_the_file_says_of_them_is_so(found: dict[int, Found], serial: str, passes: bool) -> None:
+    arm = replace(ARM, gripper=replace(JAW, model=1200))
+    try:
+        arm.compare(found, serial)
+    except CalibrationMismatch:
+        assert not passes
+    else:
+        assert passes
 
 
 @pytest.mark.parametrize(

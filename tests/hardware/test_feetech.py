@@ -13,7 +13,7 @@ import pytest
 from hardware import _feetech_wire as wire
 from hardware._errors import BadCommand, DeviceFault, NotReady, TransportCorrupt, TransportLost, TransportTimeout
 from hardware._feetech import FeetechBus
-from hardware.emulators._process import Running
+from tests.hardware.arm_bench import Served
 
 pytest.importorskip("serial", reason="the Feetech bus is pyserial; pip install 'robolearn[feetech]'")
 IDS = (1, 2, 3, 4, 5, 6)
@@ -23,13 +23,13 @@ TICKS = [(round(2048 + q * 4096 / (2 * np.pi)) - homing) % 4096 for q, homing in
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running("feetech", {"ids": IDS, "q": START, "homing": HOMING}) as emulator:
+def running() -> Iterator[Served]:
+    with Served("feetech", {"ids": IDS, "q": START, "homing": HOMING}) as emulator:
         yield emulator
 
 
 @pytest.fixture
-def emulator(running: Running) -> Running:
+def emulator(running: Served) -> Served:
     """The emulator without a fault, every servo where it began and as after its supply was cut."""
     for op in ("replug", "thaw", "drop", "corrupt", "delay"):
         running.control(op)
@@ -46,7 +46,7 @@ def emulator(running: Running) -> Running:
     return running
 
 
-def revive(emulator: Running) -> None:
+def revive(emulator: Served) -> None:
     for servo in IDS:
         emulator.control("alive", id=servo)
         emulator.control("clear", id=servo)
@@ -60,7 +60,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def opened(emulator: Running) -> Iterator[Callable[..., FeetechBus]]:
+def opened(emulator: Served) -> Iterator[Callable[..., FeetechBus]]:
     """Opens a bus to the emulator, and closes it in the end."""
     buses: list[FeetechBus] = []
 
@@ -106,7 +106,7 @@ def patiently(call: Callable[[], Any]) -> Any:
     return call()
 
 
-def test_the_vendors_library_takes_the_emulator_for_servos(emulator: Running) -> None:
+def test_the_vendors_library_takes_the_emulator_for_servos(emulator: Served) -> None:
     sdk = pytest.importorskip("scservo_sdk", reason="the vendor's library is the second client; pip install feetech-servo-sdk")
     port, packets = sdk.PortHandler(emulator.address), sdk.PacketHandler(0)
     assert port.openPort() and port.setBaudRate(1_000_000)
@@ -148,7 +148,7 @@ def test_one_sync_read_gives_all_positions_within_the_turn(bus: FeetechBus) -> N
     assert patiently(lambda: bus.sample((4, 2))).position.tolist() == [TICKS[3], TICKS[1]]
 
 
-def test_goals_move_only_what_has_torque_and_the_velocity_has_a_sign(bus: FeetechBus, emulator: Running) -> None:
+def test_goals_move_only_what_has_torque_and_the_velocity_has_a_sign(bus: FeetechBus, emulator: Served) -> None:
     bus.write(1, "goal", TICKS[0])
     bus.write(1, "torque", 1)
     for way in (400, -400):
@@ -164,7 +164,7 @@ def test_goals_move_only_what_has_torque_and_the_velocity_has_a_sign(bus: Feetec
 
 
 @pytest.mark.parametrize("tick", [float("nan"), float("inf"), 2048.0, -1, 4096, 1 << 20])
-def test_a_senseless_goal_never_reaches_the_wire(bus: FeetechBus, emulator: Running, tick: Any) -> None:
+def test_a_senseless_goal_never_reaches_the_wire(bus: FeetechBus, emulator: Served, tick: Any) -> None:
     before = emulator.control("stats")
     with pytest.raises(BadCommand, match="goal of servo 2"):
         bus.goals([1, 2], [2048, tick])
@@ -175,7 +175,7 @@ def test_a_senseless_goal_never_reaches_the_wire(bus: FeetechBus, emulator: Runn
 
 
 def test_settings_are_written_once_with_the_torque_off_and_outlive_the_supply(
-    opened: Callable[..., FeetechBus], emulator: Running
+    opened: Callable[..., FeetechBus], emulator: Served
 ) -> None:
     bus = opened(settings={2: {"protection_current": 250}})
     emulator.control("set", id=2, name="phase", value=12 | wire.MULTI_TURN)
@@ -191,7 +191,7 @@ def test_settings_are_written_once_with_the_torque_off_and_outlive_the_supply(
     bus.write(2, "protection_current", 500)
 
 
-def test_a_servo_that_answers_no_writes_is_told_to(bus: FeetechBus, emulator: Running) -> None:
+def test_a_servo_that_answers_no_writes_is_told_to(bus: FeetechBus, emulator: Served) -> None:
     emulator.control("set", id=5, name="response_level", value=0)
     assert bus.configure(5)["response_level"] == (0, 1)
     assert "response_level" not in bus.configure(5)
@@ -208,7 +208,7 @@ def test_a_write_that_makes_no_sense_is_refused_before_the_wire(bus: FeetechBus)
 
 
 def test_an_overloaded_servo_shows_an_alert_and_keeps_its_torque_until_the_supply_is_cut(
-    bus: FeetechBus, emulator: Running
+    bus: FeetechBus, emulator: Served
 ) -> None:
     bus.write(3, "goal", bus.read(3, "position"))
     bus.write(3, "torque", 1)
@@ -227,7 +227,7 @@ def test_an_overloaded_servo_shows_an_alert_and_keeps_its_torque_until_the_suppl
 
 
 def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(
-    opened: Callable[..., FeetechBus], emulator: Running
+    opened: Callable[..., FeetechBus], emulator: Served
 ) -> None:
     bus = opened(timeout_s=0.03)
     wanted = {(servo, "position"): tick for servo, tick in zip(IDS, TICKS, strict=True)} | {(1, "voltage"): 74, (1, "alarm"): 0}
@@ -247,7 +247,7 @@ def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(
     assert good + missed == 250 and missed >= spoiled > 0 and bus.counters.total() == missed
 
 
-def test_an_answer_that_comes_too_late_never_passes_for_the_next(opened: Callable[..., FeetechBus], emulator: Running) -> None:
+def test_an_answer_that_comes_too_late_never_passes_for_the_next(opened: Callable[..., FeetechBus], emulator: Served) -> None:
     bus = opened(timeout_s=0.02)
     emulator.control("delay", s=0.03)
     seen: set[tuple[str, int | None]] = set()
@@ -264,7 +264,7 @@ def test_an_answer_that_comes_too_late_never_passes_for_the_next(opened: Callabl
 
 
 def test_a_dead_servo_is_named_the_others_still_answer_and_it_may_come_back(
-    opened: Callable[..., FeetechBus], emulator: Running
+    opened: Callable[..., FeetechBus], emulator: Served
 ) -> None:
     bus = opened(timeout_s=0.05)
     emulator.control("dead", id=1)
@@ -283,7 +283,7 @@ def test_a_dead_servo_is_named_the_others_still_answer_and_it_may_come_back(
     assert patiently(lambda: bus.sample(IDS)).position.tolist() == TICKS
 
 
-def test_unplugging_is_a_lost_transport_and_the_same_process_connects_again(bus: FeetechBus, emulator: Running) -> None:
+def test_unplugging_is_a_lost_transport_and_the_same_process_connects_again(bus: FeetechBus, emulator: Served) -> None:
     patiently(lambda: bus.sample(IDS))
     emulator.control("unplug")
     for call in (lambda: bus.sample(IDS), lambda: bus.goals(IDS, TICKS), lambda: bus.read(1, "position")):

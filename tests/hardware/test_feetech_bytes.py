@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware import _feetech_wire as wire
+from hardware._calibration import homing_offset
 from hardware._feetech import FeetechBus
-from hardware._feetech_wire import REGISTERS, Packet, Register, decode, encode, homing_offset, pack, take
+from hardware._feetech_wire import REGISTERS, Packet, Register, decode, encode, pack, take
 from hardware.emulators import feetech
 from hardware.emulators.feetech import Servo, Servos
 from robolearn.errors import BadInput, ConfigError, MissingDependency
@@ -120,7 +121,7 @@ def test_what_is_no_integer_never_becomes_bytes(value: object) -> None:
 
 def test_the_homing_offset_brings_every_place_of_the_encoder_to_the_middle() -> None:
     for actual in range(wire.TICKS):
-        offset = homing_offset(actual)
+        offset = homing_offset(actual, wire.MIDDLE, FeetechBus.homing_sign)
         assert decode(REGISTERS["homing"], encode(REGISTERS["homing"], offset)) == offset
         assert abs((actual - offset) % wire.TICKS - wire.MIDDLE) <= (1 if actual == 0 else 0)
 
@@ -188,9 +189,9 @@ def test_the_emulator_refuses_what_it_has_not() -> None:
     emulator = feetech.make(feetech.Config())
     with pytest.raises(BadInput, match="unknown op 'pstop'"):
         emulator.control("pstop", {})
-    with pytest.raises(BadInput, match="want an id of 1, 2, 3, 4, 5, 6, got 9"):
+    with pytest.raises(BadInput, match=r"no servo 9 \(known: 1, 2, 3, 4, 5, 6\)"):
         emulator.control("alarm", {"id": 9, "bits": 1})
-    with pytest.raises(BadInput, match="no register 'x'"):
+    with pytest.raises(BadInput, match="no register x"):
         emulator.control("set", {"id": 1, "name": "x", "value": 1})
     with pytest.raises(ConfigError, match="want different numbers from 0 to 253"):
         feetech.Config(ids=(1, 1))

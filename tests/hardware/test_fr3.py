@@ -51,7 +51,7 @@ class Robot:
         self.q, self.mode, self.ms, self.is_in_control = REST.copy(), Mode.Idle, 0, False
         self.errors: dict[str, bool] = {}
         self.fails: Exception | None = None
-        self.heals = True
+        self.heals = self.rests = True
         self.joint_velocity_limit = SimpleNamespace(max=np.full(7, 2.0))
 
     @property
@@ -78,7 +78,7 @@ class Robot:
         return True
 
     def join_motion(self, timeout: float) -> bool:
-        return True
+        return self.rests
 
     def recover_from_errors(self) -> bool:
         self.mode, self.errors, self.fails = (Mode.Idle, {}, None) if self.heals else (self.mode, self.errors, self.fails)
@@ -204,6 +204,30 @@ def test_every_error_of_the_library_is_one_of_ours() -> None:
         franky.Robot = refuse
         with pytest.raises(wanted, match="why"):
             fr3.FR3(fr3.Config(), franky=franky).connect()
+
+
+def test_an_arm_that_we_set_going_is_stopped_at_the_end_whatever_went_wrong() -> None:
+    for when in ("activate", "exchange"):
+        driver = fr3.FR3(fr3.Config(), franky=library())
+        driver.connect()
+        robot: Any = driver._robot
+        if when == "exchange":
+            driver.activate()
+        robot.mode, robot.is_in_control = Mode.Move, True  # the motion began, and then the call failed
+        robot.fails = driver._franky.CommandException("why")
+        with pytest.raises(DeviceFault, match="why"):
+            driver.activate() if when == "activate" else driver.exchange(Setpoint(REST))
+        robot.fails = None
+        assert driver.disconnect() == [] and not robot.is_in_control
+
+
+def test_an_arm_that_does_not_come_to_rest_is_said() -> None:
+    arm, driver, robot = active()
+    robot.rests = False
+    with pytest.raises(TransportTimeout, match="does not come to rest within 2 s"):
+        driver.deactivate(Stop.HOLD)
+    robot.is_in_control, robot.rests = True, True
+    assert arm.disconnect() == [] and not robot.is_in_control, "it is tried again"
 
 
 def test_a_clock_that_stands_still_gives_no_sample() -> None:

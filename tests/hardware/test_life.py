@@ -44,9 +44,11 @@ class Scripted:
         return Caps(("a", "b"), -two, two, two, (1.0, 100.0, 200.0), opening_m=0.1)
 
     def configure(self) -> dict[str, tuple[int, int]]:
+        self._spend()
         return {"gain": (1, 2)}
 
     def activate(self) -> None:
+        self._spend()
         self.calls.append("activate")
 
     def exchange(self, setpoint: Setpoint | None) -> ArmState:
@@ -61,9 +63,11 @@ class Scripted:
         return Health(alarm={"a": ("overload",)})
 
     def deactivate(self, stop: Stop) -> None:
+        self._spend()
         self.calls.append(f"deactivate {stop}")
 
     def clear_fault(self) -> None:
+        self._spend()
         self.calls.append("clear_fault")
 
     def disconnect(self) -> list[Exception]:
@@ -168,6 +172,21 @@ def test_what_no_motor_may_see_never_reaches_the_driver(setpoint: Setpoint, erro
     assert driver.sent == [] and arm.state is State.ACTIVE
 
 
+def test_from_beyond_its_range_an_arm_may_come_back_and_go_no_farther() -> None:
+    arm, driver = active([good(2.3)])
+    arm.cycle()
+    with pytest.raises(LimitViolation, match=r"a wants -2\.000 to 2\.300 rad, got 2\.310"):
+        arm.cycle(Setpoint(np.array([2.31, 0.0])))
+    for q in (2.3, 2.2, 2.1):
+        arm.cycle(Setpoint(np.array([q, 0.0])))
+    driver.script = [good(1.9)]  # it is back, before it was told to be
+    arm.cycle()
+    arm.cycle(Setpoint(np.array([2.05, 0.0])))
+    arm.cycle(Setpoint(np.array([1.9, 0.0])))
+    with pytest.raises(LimitViolation, match=r"a wants -2\.000 to 2\.000 rad"):
+        arm.cycle(Setpoint(np.array([2.1, 0.0])))
+
+
 @settings(max_examples=60, deadline=None)
 @given(arrays.arrays(np.float64, st.integers(0, 4), elements=st.floats(width=64)))
 def test_only_finite_setpoints_within_limits_reach_the_driver(q: np.ndarray) -> None:
@@ -233,12 +252,60 @@ def test_what_does_not_pass_by_itself_is_a_fault_at_once() -> None:
     assert arm.state is State.CONNECTED and driver.calls[-1] == "clear_fault"
 
 
-def test_an_alarm_of_the_device_is_a_fault_that_names_it() -> None:
-    arm, _ = active([good(), good(alarm=0x20)])
+def test_an_alarm_of_the_device_is_a_fault_that_names_it_and_its_sample_is_kept() -> None:
+    arm, _ = active([good(), good(0.6, alarm=0x20)])
     arm.cycle()
     with pytest.raises(DeviceFault, match="a: overload") as caught:
         arm.cycle()
-    assert caught.value.bits == 0x20
+    assert caught.value.bits == 0x20 and arm.last is not None and (arm.last.alarm, arm.last.q[0]) == (0x20, 0.6)
+    arm.clear_fault()
+    assert arm.last is None
+
+
+def test_a_fault_stays_one_when_the_arm_is_deactivated() -> None:
+    arm, driver = active([ProtectiveStop("arm", "it was stopped")])
+    with pytest.raises(ProtectiveStop):
+        arm.cycle()
+    arm.deactivate(Stop.HOLD)
+    assert arm.state is State.FAULT and driver.calls[-1] == "deactivate hold"
+    with pytest.raises(NotReady, match="it is fault"):
+        arm.configure()
+
+
+@pytest.mark.parametrize("call", ["configure", "activate", "deactivate"])
+def test_silence_and_misses_count_from_the_end_of_a_call_that_takes_its_time(call: str) -> None:
+    arm = Attended(driver := Scripted([good(), timeout()]), "arm", PERIOD_S, clock_ns=(clock := Clock()))
+    arm.connect(), arm.cycle()
+    if call != "configure":
+        arm.configure()
+    if call == "deactivate":
+        arm.activate()
+    for _ in range(8):
+        arm.cycle()
+    assert arm.wants_hold
+    driver._spend = lambda: clock.spend(0.5)
+    arm.deactivate(Stop.HOLD) if call == "deactivate" else getattr(arm, call)()
+    driver._spend = lambda: None
+    assert not arm.wants_hold
+    for _ in range(9):
+        assert arm.cycle().flags & Sampled.STALE
+    clock.spend(0.25)
+    with pytest.raises(TransportLost, match="250 ms"):
+        arm.cycle()
+
+
+def test_after_a_cleared_fault_the_patience_is_whole_again() -> None:
+    arm, driver = active([good(), timeout()], clock := Clock())
+    arm.cycle()
+    clock.spend(1.0)
+    with pytest.raises(TransportLost):
+        arm.cycle()
+    driver.script = [timeout(), timeout(), good(), timeout()]
+    arm.clear_fault()
+    with pytest.raises(TransportTimeout):  # there is no sample of this life yet
+        arm.cycle()
+    arm.cycle()
+    assert arm.cycle().flags & Sampled.STALE and arm.state is State.CONNECTED
 
 
 def test_a_sample_that_is_no_number_is_a_miss() -> None:

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
-from hardware._errors import DeviceFault, StaleData
+from hardware._errors import ProtectiveStop, StaleData
 from hardware._host import Hosted
 from hardware._records import Hosting, Sample
 from hardware._ring import new_run
 from hardware.real_env import Ages, RealEnv, Sensed, Shown, interpolated
 from robolearn.apps._guarded import MakeGuard
-from robolearn.clock import Rate
+from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Ask, Chunk, Flag, Obs, Spec
 from robolearn.errors import ArrayMismatch, SpecMismatch
 from robolearn.rollout import rollout
+from robolearn.runtime.codecs._base import Target
 from tests.hardware import hosted
 
 pytest.importorskip("ruckig", reason="the limits of a real arm; pip install 'robolearn[deploy]'")
@@ -30,13 +31,16 @@ SPEC = Spec({"joint_pos": JOINTS}, ACTION, HZ, codec="joint_abs")
 SHOWN = {"joint_pos": Shown(JOINTS, lambda state: state.q.astype(np.float32))}
 
 
+@dataclass
 class Angles:
-    """The plainest codec: joint angles and an aperture."""
+    """The plainest codec: joint angles and an aperture; by how much it says that the hand misses can be told."""
 
+    position: float = 0.0
+    angle: float = 0.0
     action = ACTION
 
-    def target(self, action: np.ndarray, q: np.ndarray) -> Setpoint:
-        return Setpoint(action[:3].astype(float), float(action[3]))
+    def target(self, action: np.ndarray, q: np.ndarray) -> Target:
+        return Target(action[:3].astype(float), float(action[3]), self.position, self.angle)
 
     def action_of(self, q: np.ndarray, aperture: float, before: np.ndarray) -> np.ndarray:
         return np.append(q, aperture).astype(np.float32)
@@ -56,7 +60,7 @@ class Wave:
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         q = 0.1 * np.sin(0.3 * self.tick) * np.ones(3)
-        return Chunk(np.append(q, 0.5).astype(np.float32)[None], self.tick)
+        return Chunk(np.append(q, 1.0).astype(np.float32)[None], self.tick)
 
 
 def sample(q: float, t_ns: int = 0, **how: object) -> Sample:
@@ -86,8 +90,8 @@ class Still:
     def history(self, k: int) -> list[Sample]:
         return [self.says]
 
-    def fault(self) -> str:
-        return "arm: it broke"
+    def fault(self) -> Exception | None:
+        return ProtectiveStop("arm", "it broke")
 
 
 @dataclass
@@ -100,8 +104,18 @@ class Picture:
         return self.frame
 
 
-def still(says: Sample, **more: object) -> RealEnv:
-    return RealEnv(SPEC, Still(says), Angles(), SHOWN, rate=Rate(HZ, sleep=lambda s: None), clock_ns=lambda: 0, **more)  # type: ignore[arg-type]
+def pace() -> Deadline:
+    """Returns what keeps a rate on a clock of its own."""
+    now = [0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += round(seconds * 1e9)
+
+    return Deadline(1.0 / HZ, lambda: now[0], sleep)
+
+
+def still(says: Sample, codec: Angles = Angles(), **more: object) -> RealEnv:
+    return RealEnv(SPEC, Still(says), codec, SHOWN, rate=pace(), clock_ns=lambda: 0, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +149,11 @@ def test_a_rollout_drives_a_hosted_arm_and_every_step_says_what_was_sent(arm: Ho
 def test_a_jump_is_cut_and_the_step_says_so(arm: Hosted) -> None:
     env = RealEnv(SPEC, arm, Angles(), SHOWN)
     env.reset()
-    step = env.step(np.array([1.5, 0.0, 0.0, 0.5], np.float32))
-    assert abs(step.sent[0]) < 1.0  # no faster than the limits
+    action = np.array([1.5, 0.0, 0.0, 1.0], np.float32)  # the gripper is open already: it is the way that is cut
+    step = env.step(action)
+    assert step.flags & Flag.CLAMPED and not step.flags & Flag.HELD
+    np.testing.assert_allclose(step.filtered[:3], step.sent, rtol=1e-6)
+    assert abs(step.filtered[0]) < 1.0 and step.filtered[3] == 1.0  # no faster than the limits
     env.close()
     end = time.monotonic() + 20
     while not arm.read().holding:
@@ -167,18 +184,23 @@ def test_flags_say_what_happened() -> None:
     assert still(stale).step(action).flags & Flag.STALE
 
 
+@pytest.mark.parametrize(("missed", "cut"), [((1.1e-3, 0.0), True), ((0.0, 0.0088), True), ((0.9e-3, 0.0086), False)])
+def test_a_pose_that_the_joints_cannot_reach_counts_as_cut(missed: tuple[float, float], cut: bool) -> None:
+    step = still(sample(0.3), Angles(*missed)).step(action := np.zeros(4, np.float32))
+    assert bool(step.flags & Flag.CLAMPED) is cut
+    np.testing.assert_allclose(step.filtered, [0.3, 0.3, 0.3, 0.5] if cut else action, rtol=1e-6)
+
+
 def test_a_fault_of_the_arm_is_raised_in_its_own_words() -> None:
     env = still(sample(0.0, life=State.FAULT))
-    with pytest.raises(DeviceFault, match="arm: it broke"):
+    with pytest.raises(ProtectiveStop, match="arm: it broke"):
         env.step(np.zeros(4, np.float32))
 
 
 def test_an_input_that_is_gone_holds_the_arm() -> None:
     spec = Spec({"joint_pos": JOINTS, "cube": ArraySpec((2,))}, ACTION, HZ, codec="joint_abs")
     cube = Sensed(ArraySpec((2,)), lambda: (np.zeros(2, np.float32), -3_000_000_000))
-    env = RealEnv(
-        spec, Still(sample(0.0)), Angles(), SHOWN, {}, {"cube": cube}, clock_ns=lambda: 0, rate=Rate(HZ, sleep=lambda s: None)
-    )
+    env = RealEnv(spec, Still(sample(0.0)), Angles(), SHOWN, {}, {"cube": cube}, clock_ns=lambda: 0, rate=pace())
     with pytest.raises(StaleData, match=r"cube: the newest is 3.0 s old"):
         env.reset()
     assert env.arm.held == 1  # type: ignore[attr-defined]
@@ -192,7 +214,7 @@ def test_a_picture_that_repeats_is_flagged_and_none_is_an_error() -> None:
     def body(picture: Frame | None) -> RealEnv:
         return RealEnv(
             spec, Still(sample(0.0)), Angles(), SHOWN, {"cam_image": Picture(picture)},
-            clock_ns=lambda: 0, rate=Rate(HZ, sleep=lambda s: None),
+            clock_ns=lambda: 0, rate=pace(),
         )  # fmt: skip
 
     env = body(frame)

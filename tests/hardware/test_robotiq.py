@@ -12,8 +12,9 @@ from hardware._base import Health, Identity, Sampled, Setpoint, Stop
 from hardware._errors import BadCommand, ConfigMismatch, DeviceFault, NotReady, TransportCorrupt, TransportLost, TransportTimeout
 from hardware._life import Attended, Budget
 from hardware._modbus import Modbus
-from hardware.emulators._process import Running
+from hardware.grippers import robotiq_2f
 from hardware.grippers.robotiq_2f import COMMAND, STATUS, Config, Robotiq2F, command, make
+from tests.hardware.arm_bench import Served
 
 OBJECT_M, OPENING_M = 0.034, 0.085
 NOTHING = np.zeros(0)
@@ -22,14 +23,14 @@ MADE: list[Robotiq2F] = []  # drivers of the running test; they keep the port fo
 
 
 @pytest.fixture(scope="module", params=["rtu", "tcp"])
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+def running(request: pytest.FixtureRequest) -> Iterator[Served]:
     pytest.importorskip("pymodbus", reason="the Robotiq driver speaks through pymodbus; pip install 'robolearn[robotiq]'")
-    with Running("robotiq", {"transport": request.param, "object_m": OBJECT_M, "speed": (0.5, 2.0)}) as emulator:
+    with Served("robotiq", {"transport": request.param, "object_m": OBJECT_M, "speed": (0.5, 2.0)}) as emulator:
         yield emulator
 
 
 @pytest.fixture
-def emulator(running: Running) -> Iterator[Running]:
+def emulator(running: Served) -> Iterator[Served]:
     """The emulator without a fault and never activated."""
     for op in ("replug", "clear", "thaw"):
         running.control(op)
@@ -45,7 +46,7 @@ def emulator(running: Running) -> Iterator[Running]:
         MADE.pop().disconnect()
 
 
-def driver(emulator: Running, timeout_s: float = 0.2, unit: int = 9, homing_s: float = 10.0) -> Robotiq2F:
+def driver(emulator: Served, timeout_s: float = 0.2, unit: int = 9, homing_s: float = 10.0) -> Robotiq2F:
     MADE.append(make(Config(port=emulator.address, timeout_s=timeout_s, unit=unit, force=1.0, homing_s=homing_s)))
     return MADE[-1]
 
@@ -68,7 +69,7 @@ def settle(gripper: Robotiq2F, arm: Attended, aperture: float) -> float:
     return seen[-1]
 
 
-def test_connecting_moves_and_writes_nothing_and_shows_an_emulator(emulator: Running) -> None:
+def test_connecting_moves_and_writes_nothing_and_shows_an_emulator(emulator: Served) -> None:
     before = emulator.control("stats")
     arm = Attended(driver(emulator), "gripper", 0.05)
     identity = arm.connect()
@@ -81,7 +82,7 @@ def test_connecting_moves_and_writes_nothing_and_shows_an_emulator(emulator: Run
     assert arm.disconnect() == []
 
 
-def test_activation_homes_once_and_then_the_goal_is_where_the_fingers_are(emulator: Running) -> None:
+def test_activation_homes_once_and_then_the_goal_is_where_the_fingers_are(emulator: Served) -> None:
     gripper = driver(emulator)
     arm = active(gripper)
     homed = emulator.control("stats")
@@ -94,7 +95,7 @@ def test_activation_homes_once_and_then_the_goal_is_where_the_fingers_are(emulat
     assert after["q"] == pytest.approx(before, abs=1e-3) and after["goals"]["last"] == pytest.approx(before, abs=2e-3)
 
 
-def test_an_object_stops_the_fingers_at_its_width_and_is_felt(emulator: Running) -> None:
+def test_an_object_stops_the_fingers_at_its_width_and_is_felt(emulator: Served) -> None:
     gripper = driver(emulator)
     arm = active(gripper)
     assert settle(gripper, arm, 0.0) == pytest.approx(OBJECT_M / OPENING_M, abs=0.01)
@@ -108,7 +109,7 @@ def test_an_object_stops_the_fingers_at_its_width_and_is_felt(emulator: Running)
     arm.disconnect()
 
 
-def test_hold_stops_moving_fingers_and_release_switches_the_drive_off(emulator: Running) -> None:
+def test_hold_stops_moving_fingers_and_release_switches_the_drive_off(emulator: Served) -> None:
     gripper = driver(emulator)
     arm = active(gripper)
     settle(gripper, arm, 0.9)
@@ -125,7 +126,7 @@ def test_hold_stops_moving_fingers_and_release_switches_the_drive_off(emulator: 
 
 
 @pytest.mark.parametrize("aperture", [float("nan"), float("inf"), -0.01, 1.01, 57.3])
-def test_a_senseless_aperture_never_reaches_the_wire(emulator: Running, aperture: float) -> None:
+def test_a_senseless_aperture_never_reaches_the_wire(emulator: Served, aperture: float) -> None:
     gripper = driver(emulator)
     arm = active(gripper)
     before = emulator.control("stats")["requests"]
@@ -138,7 +139,7 @@ def test_a_senseless_aperture_never_reaches_the_wire(emulator: Running, aperture
     arm.disconnect()
 
 
-def test_a_fault_is_named_and_a_reset_ends_it_but_asks_for_homing(emulator: Running) -> None:
+def test_a_fault_is_named_and_a_reset_ends_it_but_asks_for_homing(emulator: Served) -> None:
     gripper = driver(emulator)
     arm = active(gripper)
     emulator.control("alarm", bits=0x0E)
@@ -158,7 +159,7 @@ def test_a_fault_is_named_and_a_reset_ends_it_but_asks_for_homing(emulator: Runn
     arm.disconnect()
 
 
-def test_a_fault_that_passes_by_itself_is_shown_but_stops_nothing(emulator: Running) -> None:
+def test_a_fault_that_passes_by_itself_is_shown_but_stops_nothing(emulator: Served) -> None:
     arm = active(driver(emulator))
     emulator.control("alarm", bits=0x09)
     assert arm.cycle().alarm == 0
@@ -166,7 +167,7 @@ def test_a_fault_that_passes_by_itself_is_shown_but_stops_nothing(emulator: Runn
     arm.disconnect()
 
 
-def test_homing_that_does_not_end_is_said(emulator: Running) -> None:
+def test_homing_that_does_not_end_is_said(emulator: Served) -> None:
     arm = Attended(driver(emulator, homing_s=0.1), "gripper", 0.05)
     arm.connect()
     arm.configure()
@@ -176,8 +177,8 @@ def test_homing_that_does_not_end_is_said(emulator: Running) -> None:
     arm.disconnect()
 
 
-def test_a_gripper_that_falls_silent_is_stale_first_and_then_lost(emulator: Running) -> None:
-    arm = active(driver(emulator, timeout_s=0.05))
+def test_a_gripper_that_falls_silent_is_stale_first_and_then_lost(emulator: Served) -> None:
+    arm = active(driver(emulator, timeout_s=0.03))
     last = arm.cycle(Setpoint(NOTHING, 1.0))
     emulator.control("dead", id=9)
     stale = arm.cycle()
@@ -194,14 +195,14 @@ def test_a_gripper_that_falls_silent_is_stale_first_and_then_lost(emulator: Runn
     arm.disconnect()
 
 
-def test_another_unit_is_silent_and_the_message_says_what_to_check(emulator: Running) -> None:
+def test_another_unit_is_silent_and_the_message_says_what_to_check(emulator: Served) -> None:
     gripper = driver(emulator, timeout_s=0.05, unit=7)
     with pytest.raises(TransportTimeout, match=r"unit 7 on .*; check supply, unit and baud"):
         gripper.connect()
     assert gripper.disconnect() == []
 
 
-def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(emulator: Running) -> None:
+def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(emulator: Served) -> None:
     arm = active(driver(emulator))
     emulator.control("unplug")
     with pytest.raises(TransportLost, match="is gone"):
@@ -218,8 +219,8 @@ def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(emulator
     again.disconnect()
 
 
-def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(emulator: Running) -> None:
-    gripper = driver(emulator, timeout_s=0.03)
+def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(emulator: Served) -> None:
+    gripper = driver(emulator, timeout_s=0.02)
     arm = active(gripper)
     settle(gripper, arm, 0.5)
     before = emulator.control("stats")
@@ -228,7 +229,7 @@ def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(emulator
         emulator.control("corrupt", p=0.08)
     good = missed = 0
     apertures = set()
-    for _ in range(80):
+    for _ in range(50):
         try:
             apertures.add(gripper.exchange(None).aperture)
             good += 1
@@ -239,11 +240,20 @@ def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(emulator
     after = emulator.control("stats")
     spoiled = sum(after[what] - before[what] for what in ("dropped", "corrupted"))
     assert apertures == {gripper.wire.tried(lambda: gripper.exchange(None)).aperture}
-    assert good + missed == 80 and missed >= spoiled > 0 and gripper.wire.counters.total() >= missed
+    assert good + missed == 50 and missed >= spoiled > 0 and gripper.wire.counters.total() >= missed
     arm.disconnect()
 
 
-def test_what_a_unit_refuses_is_said_with_function_and_exception(emulator: Running) -> None:
+def test_a_unit_that_is_no_gripper_is_let_go_of(emulator: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    gripper = driver(emulator)
+    monkeypatch.setattr(robotiq_2f, "STATUS", 0)  # of which it knows nothing
+    with pytest.raises(ConfigMismatch, match="refuses function 4: exception 2"):
+        gripper.connect()
+    with pytest.raises(TransportLost, match="is not open"):
+        gripper.wire.read(STATUS, 3)
+
+
+def test_what_a_unit_refuses_is_said_with_function_and_exception(emulator: Served) -> None:
     wire = Modbus("gripper", emulator.address, 9, 115200, 0.2, "robotiq")
     wire.open()
     with pytest.raises(ConfigMismatch, match=r"gripper: unit 9 on .* refuses function 4: exception 2"):

@@ -162,12 +162,12 @@ def test_a_protective_stop_is_locked_for_its_time_and_an_emergency_stop_takes_th
     controller = machine()
     talk = emulator.Dashboard(controller, emulator.Counter())
     controller.stop(ur.PROTECTIVE)
-    assert controller.outputs()["safety_status_bits"] == 1 << 2 and not controller.program
+    assert controller.outputs()["safety_status_bits"] == 1 << 2 | 1 << 10 and not controller.program
     assert talk.feed(b"unlock protective stop\n").startswith(b"Cannot unlock")
     controller.advance(5.0)
     assert talk.feed(b"unlock protective stop\nsafetymode\n") == b"Protective stop releasing\nSafetymode: NORMAL\n"
     controller.stop(ur.ESTOP)
-    assert controller.outputs()["safety_status_bits"] == 0b1100_0000 and controller.outputs()["robot_mode"] == ur.POWER_OFF
+    assert controller.outputs()["safety_status_bits"] == 0b100_1100_0000 and controller.outputs()["robot_mode"] == ur.POWER_OFF
     assert talk.feed(b"power on\nrobotmode\n") == b"Powering on\nRobotmode: POWER_OFF\n"  # the button is pressed
     controller.safety = ur.NORMAL
     assert talk.feed(b"power on\nbrake release\nrobotmode\n") == b"Powering on\nBrake releasing\nRobotmode: RUNNING\n"

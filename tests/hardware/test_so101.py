@@ -16,10 +16,10 @@ from hardware._calibration import ServoCalibration, ServoGripper, ServoJoint, sa
 from hardware._errors import BadCommand, CalibrationMismatch, DeviceFault, LimitViolation, TransportLost
 from hardware._feetech import FeetechBus
 from hardware._life import Attended, Budget
-from hardware.emulators._process import Running
 from hardware.robots import so101
 from hardware.robots.so101 import JOINTS, Config, make
 from robolearn.errors import ConfigError
+from tests.hardware.arm_bench import Served
 
 pytest.importorskip("serial", reason="the Feetech bus is pyserial; pip install 'robolearn[feetech]'")
 IDS, HOMING = (1, 2, 3, 4, 5, 6), (0, 30, 0, 0, -500, 0)
@@ -38,13 +38,13 @@ PATIENT = Budget(hard_s=60.0)  # only misses count: a busy machine may be elsewh
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running("feetech", {"q": START, "homing": HOMING}) as emulator:
+def running() -> Iterator[Served]:
+    with Served("feetech", {"q": START, "homing": HOMING}) as emulator:
         yield emulator
 
 
 @pytest.fixture
-def emulator(running: Running) -> Running:
+def emulator(running: Served) -> Served:
     """The emulator without a fault, every servo as after its supply was cut."""
     for op in ("replug", "thaw", "drop", "corrupt", "delay"):
         running.control(op)
@@ -55,7 +55,7 @@ def emulator(running: Running) -> Running:
 
 
 @pytest.fixture
-def arm(emulator: Running, tmp_path: Path) -> Iterator[Callable[..., Attended]]:
+def arm(emulator: Served, tmp_path: Path) -> Iterator[Callable[..., Attended]]:
     """Makes arms, and closes them in the end."""
     arms: list[Attended] = []
 
@@ -77,7 +77,7 @@ def active(arm: Attended) -> Attended:
     return arm
 
 
-def test_connecting_moves_and_switches_nothing_and_shows_an_emulator(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_connecting_moves_and_switches_nothing_and_shows_an_emulator(arm: Callable[..., Attended], emulator: Served) -> None:
     before = emulator.control("stats")
     body = arm()
     identity = body.connect()
@@ -87,7 +87,7 @@ def test_connecting_moves_and_switches_nothing_and_shows_an_emulator(arm: Callab
     assert body.caps.joints == JOINTS and body.caps.watchdog_s is None and body.caps.opening_m == 0.07
 
 
-def test_the_second_configuration_finds_nothing_to_write(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_the_second_configuration_finds_nothing_to_write(arm: Callable[..., Attended], emulator: Served) -> None:
     body = arm(p_gain=17, grip_share=0.4)
     body.connect()
     changed = body.configure()
@@ -98,7 +98,7 @@ def test_the_second_configuration_finds_nothing_to_write(arm: Callable[..., Atte
     assert body.configure() == {}
 
 
-def test_activation_holds_the_arm_where_it_is(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_activation_holds_the_arm_where_it_is(arm: Callable[..., Attended], emulator: Served) -> None:
     before = emulator.control("stats")
     body = active(arm())
     after = emulator.control("stats")
@@ -111,7 +111,7 @@ def test_activation_holds_the_arm_where_it_is(arm: Callable[..., Attended], emul
     np.testing.assert_allclose(emulator.control("stats")["q"], before["q"], atol=2 * TICK)
 
 
-def test_the_arm_and_its_gripper_go_where_they_are_told(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_the_arm_and_its_gripper_go_where_they_are_told(arm: Callable[..., Attended], emulator: Served) -> None:
     body = active(arm())
     goal = np.array([0.3, 0.2, -0.4, 0.6, -0.7])
     until = time.monotonic() + 10.0
@@ -132,7 +132,7 @@ def test_the_arm_and_its_gripper_go_where_they_are_told(arm: Callable[..., Atten
     ],
 )
 def test_a_senseless_setpoint_never_reaches_the_wire(
-    arm: Callable[..., Attended], emulator: Running, q: np.ndarray, error: type[Exception]
+    arm: Callable[..., Attended], emulator: Served, q: np.ndarray, error: type[Exception]
 ) -> None:
     body = active(arm())
     before = emulator.control("stats")
@@ -144,8 +144,8 @@ def test_a_senseless_setpoint_never_reaches_the_wire(
     assert after["packets"] == before["packets"] and after["goals"] == before["goals"]
 
 
-def test_a_dead_servo_makes_the_state_stale_at_once_and_then_is_a_fault(arm: Callable[..., Attended], emulator: Running) -> None:
-    body = active(arm(timeout_s=0.05))
+def test_a_dead_servo_makes_the_state_stale_at_once_and_then_is_a_fault(arm: Callable[..., Attended], emulator: Served) -> None:
+    body = active(arm(timeout_s=0.03))
     last = body.cycle()
     emulator.control("dead", id=3)
     stale = body.cycle()
@@ -157,7 +157,7 @@ def test_a_dead_servo_makes_the_state_stale_at_once_and_then_is_a_fault(arm: Cal
     assert body.state is State.FAULT and body.counters["TransportTimeout"] >= 3
 
 
-def test_an_overload_is_a_named_fault_and_the_end_reports_who_refused(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_an_overload_is_a_named_fault_and_the_end_reports_who_refused(arm: Callable[..., Attended], emulator: Served) -> None:
     body = active(arm(release_at_end=True))
     emulator.control("alarm", id=4, bits=32)
     with pytest.raises(DeviceFault, match="wrist_flex: overload"):
@@ -170,7 +170,7 @@ def test_an_overload_is_a_named_fault_and_the_end_reports_who_refused(arm: Calla
     FeetechBus("test", emulator.address).open()  # the port is free again
 
 
-def test_after_the_supply_was_cut_the_fault_can_be_cleared(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_after_the_supply_was_cut_the_fault_can_be_cleared(arm: Callable[..., Attended], emulator: Served) -> None:
     body = active(arm())
     emulator.control("alarm", id=4, bits=32)
     with pytest.raises(DeviceFault):
@@ -182,7 +182,7 @@ def test_after_the_supply_was_cut_the_fault_can_be_cleared(arm: Callable[..., At
     assert body.cycle().alarm == 0 and emulator.control("stats")["torque"] == [1] * 6
 
 
-def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(arm: Callable[..., Attended], emulator: Served) -> None:
     body = active(arm(release_at_end=True))
     body.cycle()
     emulator.control("unplug")
@@ -194,7 +194,7 @@ def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(arm: Cal
     assert not again.cycle().flags & Sampled.STALE
 
 
-def test_an_arm_that_is_let_go_has_no_torque_and_one_that_holds_keeps_it(arm: Callable[..., Attended], emulator: Running) -> None:
+def test_an_arm_that_is_let_go_has_no_torque_and_one_that_holds_keeps_it(arm: Callable[..., Attended], emulator: Served) -> None:
     body = active(arm())
     assert body.disconnect() == [] and emulator.control("stats")["torque"] == [1] * 6
     body = active(arm())
@@ -203,7 +203,7 @@ def test_an_arm_that_is_let_go_has_no_torque_and_one_that_holds_keeps_it(arm: Ca
 
 
 def test_another_homing_offset_than_the_files_is_refused_before_anything_moves(
-    arm: Callable[..., Attended], emulator: Running
+    arm: Callable[..., Attended], emulator: Served
 ) -> None:
     joints = (replace(CALIBRATION.joints[0], registers={"homing": 5}), *CALIBRATION.joints[1:])
     with pytest.raises(CalibrationMismatch, match=r"servo 1 \(shoulder_pan\) has homing 0, the file 5"):
@@ -214,15 +214,30 @@ def test_a_range_over_the_encoders_end_is_refused_with_what_to_do() -> None:
     joints = (replace(CALIBRATION.joints[0], zero=300), *CALIBRATION.joints[1:])
     with pytest.raises(ConfigError, match=r"shoulder_pan crosses the end .* give its servo a homing offset"):
         so101.settings(replace(CALIBRATION, joints=joints), Config())
+
+
+@pytest.mark.parametrize(("closed", "travel", "fits"), [(40, 800, True), (39, 800, False), (3255, 800, True), (3256, 800, False),
+                                                        (4055, -800, True), (4056, -800, False), (4000, 800, False)])  # fmt: skip
+def test_the_gripper_needs_room_beyond_both_ends_within_its_turn(closed: int, travel: int, fits: bool) -> None:
+    """Cut off at the end of the turn, the limit would stop the gripper before it is shut."""
     assert CALIBRATION.gripper is not None
-    gripper = replace(CALIBRATION.gripper, closed=4000)
-    with pytest.raises(ConfigError, match="the way of the gripper crosses the end"):
-        so101.settings(replace(CALIBRATION, gripper=gripper), Config())
+    calibration = replace(CALIBRATION, gripper=replace(CALIBRATION.gripper, closed=closed, travel=travel))
+    if not fits:
+        with pytest.raises(ConfigError, match=r"the way of the gripper, with 40 ticks beyond each end, crosses the end"):
+            so101.settings(calibration, Config())
+        return
+    wanted, ends = so101.settings(calibration, Config())[6], sorted((closed, closed + travel))
+    assert (wanted["min_position"], wanted["max_position"]) == (ends[0] - 40, ends[1] + 40)
 
 
 @pytest.mark.parametrize(
-    "wrong, says", [({"velocity": 0.0}, "want velocity"), ({"grip_share": 1.5}, "grip_share"), ({"p_gain": 0}, "p_gain")]
-)
-def test_a_config_that_makes_no_sense_is_refused(wrong: dict[str, Any], says: str) -> None:
+    "wrong, says",
+    [
+        ({"velocity": 0.0}, "so101: want velocity and slow_s above 0"), ({"timeout_s": 0.0}, "timeout_s: want seconds above 0"),
+        ({"grip_share": 1.5}, "grip_share"), ({"p_gain": 0}, "p_gain"),
+    ],
+)  # fmt: skip
+def test_a_config_that_makes_no_sense_is_refused(tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
+    save(CALIBRATION, tmp_path / "so101.yaml")
     with pytest.raises(ConfigError, match=says):
-        Config(**wrong)
+        make(Config(calibration=str(tmp_path / "so101.yaml"), **wrong))

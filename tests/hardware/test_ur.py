@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,96 +22,23 @@ from hardware._errors import (
     NotReady,
     ProtectiveStop,
     TransportLost,
-    TransportTimeout,
 )
-from hardware._life import Attended, Budget
+from hardware._life import Budget
 from hardware.emulators._process import Running
 from hardware.robots import ur5e
+from tests.hardware.arm_bench import Bench, until
 
 pytest.importorskip("rtde_control", reason="ur_rtde is not installed: pip install 'robolearn[ur]'")
 UNLOCK_S = 0.25
 PATIENT = Budget(hard=40, hard_s=3.0)  # a busy machine is no broken wire
 
 
-class Bench:
-    """One emulated controller and the arm connected to it: connecting is quick, but ur_rtde takes a second to close."""
-
-    def __init__(self, robot: Running) -> None:
-        self.robot = robot
-        self.config = ur5e.Config(host=robot.address, watchdog_s=1.0, unlock_s=UNLOCK_S, power_on=True)
-        self.driver = ur5e.make(self.config)
-        self.arm = Attended(self.driver, "ur", 1 / 125, PATIENT)
-
-    def fresh(self) -> Attended:
-        """Returns an arm that is not connected."""
-        if self.arm.state is not State.CREATED:
-            self.arm.disconnect()
-            self.driver = ur5e.make(self.config)
-            self.arm = Attended(self.driver, "ur", 1 / 125, PATIENT)
-        return self.arm
-
-    def resting(self) -> Attended:
-        """Returns the arm connected and not active, from wherever the last test left it."""
-        if self.arm.state in (State.CREATED, State.CLOSED):
-            self.fresh().connect()
-        if self.arm.state is State.FAULT:
-            self.arm.clear_fault()
-        if self.arm.state is State.ACTIVE:
-            self.arm.deactivate(Stop.HOLD)
-        return self.arm
-
-    def active(self, tries: int = 3) -> Attended:
-        """Returns the arm at work, from wherever the last test left it; on a busy machine a handshake may time out."""
-        for left in reversed(range(tries)):
-            try:
-                return self._active()
-            except (TransportLost, TransportTimeout, NotReady):
-                if not left:
-                    raise
-                self.fresh()
-        raise AssertionError("unreachable")
-
-    def _active(self) -> Attended:
-        if self.arm.state is not State.ACTIVE:
-            self.resting()
-        if self.arm.state is State.CONNECTED:
-            self.arm.configure()
-        if self.arm.state is State.CONFIGURED:
-            self.arm.activate()
-        self.cycle()
-        return self.arm
-
-    def cycle(self, setpoint: Setpoint | None = None) -> ArmState:
-        """Returns a fresh sample; a busy machine may miss some."""
-        for _ in range(200):
-            state = self.arm.cycle(setpoint)
-            if not state.flags & Sampled.STALE:
-                return state
-        raise AssertionError("no fresh sample in 200 cycles")
-
-    def fault(self, setpoint: Setpoint | None = None) -> HwError:
-        """Returns what ends the cycles."""
-        with pytest.raises(HwError) as caught:
-            for _ in range(2000):
-                self.arm.cycle(setpoint)
-                time.sleep(0.001)
-        return caught.value
-
-    def stats(self) -> Any:
-        return self.robot.control("stats")
-
-
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
+    """Connecting is quick, but ur_rtde takes a second to close."""
     with Running("ur", {"unlock_s": UNLOCK_S}) as robot:
-        yield Bench(robot)
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
+        config = ur5e.Config(host=robot.address, watchdog_s=1.0, unlock_s=UNLOCK_S, power_on=True)
+        yield Bench(robot, ur5e.make, config, 1 / 125, PATIENT)
 
 
 def test_a_killed_driver_leaves_an_arm_that_its_watchdog_stopped(bench: Bench) -> None:
@@ -159,10 +85,10 @@ def test_what_the_pendant_says_otherwise_is_a_mismatch(bench: Bench, monkeypatch
         with pytest.raises(ConfigMismatch, match=line):
             bench.driver.configure()
     monkeypatch.undo()
-    bench.robot.control("set", remote=False)
+    bench.control("set", remote=False)
     with pytest.raises(ConfigMismatch, match="local control; switch it to remote control"):
         bench.driver.configure()
-    bench.robot.control("set", remote=True)
+    bench.control("set", remote=True)
 
 
 def test_activating_takes_the_measured_pose_as_goal_and_arms_the_watchdog(bench: Bench) -> None:
@@ -214,22 +140,22 @@ def test_a_controller_that_falls_silent_is_stale_and_then_lost(bench: Bench) -> 
     """ur_rtde goes on giving the last pose and calls itself connected; the controller's clock tells."""
     arm = bench.active()
     fresh = bench.cycle()
-    bench.robot.control("dead")
+    bench.control("dead")
     states: list[ArmState] = []
     with pytest.raises(TransportLost, match=r"no answer in .* clock has stood still"):
         while len(states) < 100:
             states.append(arm.cycle())
     assert states[-1].flags & Sampled.STALE and bench.driver._link.receive.isConnected()
-    bench.robot.control("alive")
+    bench.control("alive")
     np.testing.assert_allclose(bench.active().cycle().q, fresh.q, atol=1e-3)
 
 
 def test_lost_packets_cost_samples_and_no_truth(bench: Bench) -> None:
     bench.active()
     here = bench.cycle().q
-    bench.robot.control("drop", p=0.5)
+    bench.control("drop", p=0.5)
     states = [bench.cycle() for _ in range(30)]
-    bench.robot.control("drop", p=0.0)
+    bench.control("drop", p=0.0)
     assert bench.stats()["dropped"] > 0 and (np.diff([s.t_sample_ns for s in states]) > 0).all()
     np.testing.assert_allclose([s.q for s in states], np.tile(here, (30, 1)), atol=1e-3)
 
@@ -237,9 +163,9 @@ def test_lost_packets_cost_samples_and_no_truth(bench: Bench) -> None:
 def test_a_protective_stop_waits_for_its_time_and_the_arm_stays_where_it_was(bench: Bench) -> None:
     arm = bench.active()
     here = bench.cycle().q
-    bench.robot.control("pstop")
+    bench.control("pstop")
     error = bench.fault(Setpoint(here))
-    assert isinstance(error, ProtectiveStop) and error.code == "protective_stop" and arm.state is State.FAULT
+    assert isinstance(error, ProtectiveStop) and error.code == "ur_protective_stop" and arm.state is State.FAULT
     with pytest.raises(NotReady, match=r"can be unlocked in 0\.[0-9] s, not yet"):
         arm.clear_fault()
     time.sleep(UNLOCK_S)
@@ -271,12 +197,12 @@ def test_releasing_cuts_the_power_and_holding_does_not(bench: Bench) -> None:
 
 def test_an_emergency_stop_is_left_by_a_person(bench: Bench) -> None:
     arm = bench.active()
-    bench.robot.control("estop")
+    bench.control("estop")
     error = bench.fault()
     assert isinstance(error, EStop) and "emergency stop" in str(error)
     with pytest.raises(EStop):
         arm.clear_fault()
-    bench.robot.control("clear")
+    bench.control("clear")
     until(lambda: not bench.driver._link.receive.getSafetyStatusBits() & 0b1110_0000)
     arm.clear_fault()
     arm.configure()
@@ -299,12 +225,12 @@ def test_a_program_of_somebody_else_stays(bench: Bench) -> None:
 def test_pulling_the_plug_is_lost_at_once_and_the_same_process_connects_again(bench: Bench) -> None:
     arm = bench.active()
     here = bench.cycle().q
-    bench.robot.control("unplug")
+    bench.control("unplug")
     assert isinstance(bench.fault(Setpoint(here)), TransportLost)
     with pytest.raises(TransportLost):
         arm.clear_fault()
     assert all(isinstance(error, HwError) for error in arm.disconnect()) and bench.driver.disconnect() == []
     with pytest.raises(TransportLost, match=r"no controller at 127\..* in 3 tries"):
         ur5e.make(bench.config).connect()
-    bench.robot.control("replug")
+    bench.control("replug")
     np.testing.assert_allclose(bench.active().cycle().q, here, atol=1e-3)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +39,20 @@ def test_a_call_that_fails_is_a_lost_connection() -> None:
         link.ask("robotmode")
 
 
+def test_a_controller_that_accepts_and_says_nothing_is_lost_before_a_client_of_the_library_meets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a client would wait for ever, and the whole process with it."""
+    clients: list[str] = []
+    for module, client in (("rtde_receive", "RTDEReceiveInterface"), ("dashboard_client", "DashboardClient")):
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{client: lambda *_, client=client: clients.append(client)}))
+    host = f"127.78.{os.getpid() % 200 + 1}.{os.getpid() // 200 % 200 + 1}"
+    lost = pytest.raises(TransportLost, match=rf"no controller at {host} in 3 tries: timed out")
+    with socket.create_server((host, 29999)), socket.create_server((host, 30004)), lost:
+        Link("ur5e", host, time.monotonic_ns).open(0.01)
+    assert clients == []
+
+
 def test_without_the_library_its_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rtde_receive", None)
     with pytest.raises(MissingDependency, match=r"pip install 'robolearn\[ur\]'"):
@@ -44,8 +62,13 @@ def test_without_the_library_its_line_is_said(monkeypatch: pytest.MonkeyPatch) -
 def test_a_wrong_configuration_says_what_is_wanted() -> None:
     with pytest.raises(ConfigError, match=r"lookahead_s of 0.03 to 0.2 and gain of 100 to 2000, got 0.5 s and 300"):
         ur5e.Config(lookahead_s=0.5)
-    with pytest.raises(ConfigError, match="want 6 limits with lower below upper"):
-        ur5e.Config(lower=(0.0,) * 5)
+    for limits, line in (
+        ({"lower": (0.0,) * 5}, "want as many lower as upper limits"),
+        ({"upper": (math.inf,) * 6}, "limits, finite, each below its other"),
+        ({"lower": (-1.0,) * 5, "upper": (1.0,) * 5}, "want 6 limits"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            ur5e.Config(**limits)
     with pytest.raises(ConfigError, match="rates, speeds and times above 0"):
         ur5e.Config(watchdog_s=0.0)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from hardware._base import ArmState, Sampled, Setpoint, State, Stop
+from hardware._base import Sampled, Setpoint, State, Stop
 from hardware._errors import (
     BadCommand,
     ConfigMismatch,
@@ -26,97 +24,35 @@ from hardware._errors import (
     TransportLost,
     TransportTimeout,
 )
-from hardware._life import Attended, Budget
+from hardware._life import Budget
 from hardware.emulators import xarm as emulator
 from hardware.emulators._process import Running
 from hardware.robots import xarm7
 from robolearn.errors import BadInput, ConfigError, MissingDependency
+from tests.hardware.arm_bench import Bench, until
 
 PORT = 20502  # 502 needs a privilege
 PATIENT = Budget(hard=40, hard_s=5.0)  # a busy machine is no broken wire
-
-
-class Bench:
-    """One emulated box and the arm connected to it."""
-
-    def __init__(self, box: Running) -> None:
-        self.box = box
-        self.config = xarm7.Config(host=box.address, port=PORT, reply_s=0.05)
-        self.connect()
-
-    def connect(self) -> Attended:
-        self.driver = xarm7.make(self.config)
-        self.arm = Attended(self.driver, "xarm", 1 / 100, PATIENT)
-        self.identity = self.arm.connect()
-        return self.arm
-
-    def resting(self) -> Attended:
-        """Returns the arm connected and not active, from wherever the last test left it."""
-        if self.arm.state is State.CLOSED:
-            self.connect()
-        if self.arm.state is State.FAULT:
-            self.arm.clear_fault()
-        if self.arm.state is State.ACTIVE:
-            self.arm.deactivate(Stop.HOLD)
-        return self.arm
-
-    def active(self) -> Attended:
-        """Returns the arm at work, from wherever the last test left it."""
-        if self.arm.state is not State.ACTIVE:
-            self.resting()
-        if self.arm.state is State.CONNECTED:
-            self.arm.configure()
-        if self.arm.state is State.CONFIGURED:
-            self.arm.activate()
-        self.cycle()
-        return self.arm
-
-    def cycle(self, setpoint: Setpoint | None = None) -> ArmState:
-        """Returns a fresh sample; a busy machine may miss some."""
-        for _ in range(50):
-            try:
-                state = self.arm.cycle(setpoint)
-            except TransportTimeout:  # nothing to repeat yet
-                continue
-            if not state.flags & Sampled.STALE:
-                return state
-        raise AssertionError("no fresh sample in 50 cycles")
-
-    def fault(self, setpoint: Setpoint | None = None) -> HwError:
-        """Returns what ends the cycles."""
-        with pytest.raises(HwError) as caught:
-            for _ in range(500):
-                self.arm.cycle(setpoint)
-        return caught.value
-
-    def stats(self) -> Any:
-        return self.box.control("stats")
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     pytest.importorskip("xarm", reason="the xArm SDK is not installed: pip install 'robolearn[xarm]'")
     with Running("xarm", {"port": PORT, "q": [0.1, -0.2, 0.3, 0.4, -0.5, 0.6, -0.7]}) as box:
-        bench = Bench(box)
+        bench = Bench(box, xarm7.make, xarm7.Config(host=box.address, port=PORT, reply_s=0.05), 1 / 100, PATIENT)
         yield bench
         assert bench.arm.disconnect() == [] == bench.driver.disconnect()
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
-
-
 def test_connecting_says_who_is_there_and_touches_nothing(bench: Bench) -> None:
-    assert bench.identity.model == "xArm7" and bench.identity.firmware == "2.5.0"
-    assert bench.identity.serial == "XI1304EMULATED" and bench.identity.emulated
-    assert socket.getdefaulttimeout() is None  # the SDK sets it for the whole process
+    bench.resting()
     before = bench.stats()
     driver = xarm7.make(bench.config)
     assert driver.disconnect() == []  # before connect: nothing to do
-    driver.connect()
+    identity = driver.connect()
+    assert identity.model == "xArm7" and identity.firmware == "2.5.0"
+    assert identity.serial == "XI1304EMULATED" and identity.emulated
+    assert socket.getdefaulttimeout() is None  # the SDK sets it for the whole process
     assert driver.configure() == {} == driver.configure()
     state, after = driver.exchange(None), bench.stats()
     np.testing.assert_allclose(state.q, before["q"], atol=1e-6)
@@ -159,6 +95,55 @@ def test_what_is_no_setpoint_never_reaches_the_wire(bench: Bench) -> None:
     assert bench.stats()["goals"] == before and before["non_finite"] == 0
 
 
+def test_a_setpoint_to_an_arm_that_is_not_active_is_refused(bench: Bench) -> None:
+    bench.resting()
+    here, before = bench.cycle().q, bench.stats()["goals"]
+    with pytest.raises(NotReady, match="setpoint: the arm is not active"):
+        bench.driver.exchange(Setpoint(here))
+    assert bench.stats()["goals"] == before
+
+
+def test_an_arm_that_somebody_stopped_is_sent_nothing(bench: Bench) -> None:
+    bench.active()
+    here = bench.cycle().q
+    somebody = xarm7.make(bench.config)
+    somebody.connect()
+    somebody._arm.set_state(emulator.STOPPED)
+    before = bench.stats()["goals"]["count"]
+    error = bench.fault(Setpoint(here + 0.1))
+    assert isinstance(error, ProtectiveStop) and "stopped from elsewhere (state 4)" in str(error)
+    assert bench.stats()["goals"]["count"] == before and somebody.disconnect() == []
+    assert bench.active().state is State.ACTIVE
+
+
+def test_setting_up_waits_longer_than_a_cycle_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.resting().configure()
+    monkeypatch.setattr(bench.driver, "_config", replace(bench.config, reply_s=0.01))
+    bench.control("delay", s=0.02)
+    bench.arm.activate()
+    with pytest.raises(TransportTimeout, match=r"no answer in 0\.01 s"):
+        bench.driver.exchange(None)
+    bench.arm.deactivate(Stop.HOLD)
+    bench.control("delay", s=0.0)
+
+
+@pytest.mark.parametrize("when", ["activate", "exchange"])
+def test_an_arm_that_we_set_going_is_stopped_at_the_end_whatever_went_wrong(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def fail() -> None:
+        raise TransportTimeout("xarm7", "get_joint_states: no answer")
+
+    bench.resting() if when == "activate" else bench.active()
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.driver, "_joints" if when == "activate" else "_check_errors", fail)
+        with pytest.raises(TransportTimeout):
+            bench.driver.activate() if when == "activate" else bench.driver.exchange(None)
+    bench.driver._active = False  # as an error leaves it
+    assert bench.stats()["state"] != emulator.STOPPED
+    assert bench.arm.disconnect() == [] and bench.stats()["state"] == emulator.STOPPED
+
+
 def test_errors_of_the_box_are_named_and_clear(bench: Bench) -> None:
     for op, args, kind, line in (
         ("pstop", {}, ProtectiveStop, "error 31: Collision"),
@@ -166,7 +151,7 @@ def test_errors_of_the_box_are_named_and_clear(bench: Bench) -> None:
     ):
         arm = bench.active()
         here = bench.cycle().q
-        bench.box.control(op, **args)
+        bench.control(op, **args)
         error = bench.fault(Setpoint(here))
         assert type(error) is kind and line in str(error) and arm.state is State.FAULT
         assert bench.driver.health().alarm["box"] == (line.split(":")[0],)
@@ -175,22 +160,22 @@ def test_errors_of_the_box_are_named_and_clear(bench: Bench) -> None:
 
 def test_an_emergency_stop_is_left_by_a_person(bench: Bench) -> None:
     arm = bench.active()
-    bench.box.control("estop")
+    bench.control("estop")
     assert isinstance(bench.fault(), EStop)
     with pytest.raises(EStop, match="error 1: The Emergency Stop Button"):
         arm.clear_fault()
-    bench.box.control("clear")
+    bench.control("clear")
     assert bench.active().state is State.ACTIVE
 
 
 def test_a_lost_answer_is_a_miss_and_silence_is_a_loss(bench: Bench) -> None:
     arm = bench.active()
     bench.driver._arm.set_timeout(0.005)  # the box is silent: nothing to wait for
-    bench.box.control("dead")
+    bench.control("dead")
     with pytest.raises(TransportLost, match=r"no answer in .* get_joint_states: no answer"):
         stale = [arm.cycle().flags & Sampled.STALE for _ in range(100)]
         assert all(stale)
-    bench.box.control("alive")
+    bench.control("alive")
     bench.driver._arm.set_timeout(bench.config.reply_s)
     assert bench.active().state is State.ACTIVE
 
@@ -199,9 +184,9 @@ def test_lost_answers_are_counted_and_no_sample_is_wrong(bench: Bench) -> None:
     arm = bench.active()
     here, before = bench.cycle().q, arm.counters["TransportTimeout"]
     bench.driver._arm.set_timeout(0.01)
-    bench.box.control("drop", p=0.05)
+    bench.control("drop", p=0.05)
     states = [arm.cycle() for _ in range(40)]
-    bench.box.control("drop", p=0.0)
+    bench.control("drop", p=0.0)
     bench.driver._arm.set_timeout(bench.config.reply_s)
     assert arm.counters["TransportTimeout"] > before and bench.stats()["dropped"] > 0
     np.testing.assert_allclose([s.q for s in states], np.tile(here, (40, 1)), atol=1e-3)
@@ -231,10 +216,13 @@ def test_a_plain_client_of_the_sdk_lives_on_the_reports(bench: Bench) -> None:
     from xarm.wrapper import XArmAPI
 
     bench.active()
-    here = bench.cycle().q
-    arm = XArmAPI(bench.box.address, is_radian=True, forbid_uds=True)
+    here, asked = bench.cycle().q, bench.stats()["calls"].get(str(emulator.JOINTS), 0)
+    arm = XArmAPI(bench.robot.address, is_radian=True, forbid_uds=True)
     try:
-        until(lambda: np.allclose(arm.angles, here, atol=1e-3) and arm.mode == 1 and list(arm.temperatures) == [30] * 7)
+        until(lambda: np.allclose(arm.angles, here, atol=1e-3) and list(arm.temperatures) == [30] * 7)
+        assert (arm.mode, arm.error_code, arm.axis) == (1, 0, 7)
+        np.testing.assert_allclose(arm.angles, here, atol=1e-3)
+        assert bench.stats()["calls"].get(str(emulator.JOINTS), 0) == asked, "it did not have to ask"
     finally:
         arm.disconnect()
         socket.setdefaulttimeout(None)
@@ -242,12 +230,12 @@ def test_a_plain_client_of_the_sdk_lives_on_the_reports(bench: Bench) -> None:
 
 def test_pulling_the_plug_is_lost_and_the_same_process_connects_again(bench: Bench) -> None:
     arm, here = bench.active(), bench.cycle().q
-    bench.box.control("unplug")
+    bench.control("unplug")
     assert isinstance(bench.fault(Setpoint(here)), TransportLost)
     assert all(isinstance(error, HwError) for error in arm.disconnect())
     with pytest.raises(TransportLost, match=rf"no control box at 127\..*:{PORT}"):
         xarm7.make(bench.config).connect()
-    bench.box.control("replug")
+    bench.control("replug")
     assert bench.active().state is State.ACTIVE
 
 

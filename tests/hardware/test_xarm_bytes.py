@@ -45,6 +45,17 @@ def test_a_goal_is_followed_in_its_mode_only_and_seen_always() -> None:
     assert (goals["count"], goals["non_finite"], goals["max"]) == (4, 1, 0.25)
 
 
+def test_a_change_of_mode_stops_the_arm_until_it_is_started() -> None:
+    it = box()
+    for function, data in ((emulator.MOTION_ENABLE, b"\x08\x01"), (emulator.SET_STATE, b"\x00")):
+        it.answer(frame(function, data))
+    assert it.answer(frame(emulator.GET_STATE))[8] == emulator.RESTING
+    assert it.answer(frame(emulator.MODE, b"\x01"))[7] == emulator.NOT_READY
+    assert it.answer(frame(emulator.GET_STATE))[8] == emulator.MODE_CHANGED == 5
+    it.answer(frame(emulator.SET_STATE, b"\x00"))
+    assert it.answer(frame(emulator.GET_STATE))[7:] == bytes([0, emulator.RESTING])
+
+
 def test_an_error_shows_in_every_answer_and_stops_the_arm() -> None:
     it = box()
     it.fail(31)

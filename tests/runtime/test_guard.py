@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robolearn.runtime.filters import Chain, Measured, Result
+from robolearn.runtime.filters import Chain, Filtered, Measured, Result
 from robolearn.runtime.guard import Guard
 from robolearn.runtime.limits import Limits, defaults
 
@@ -49,6 +49,32 @@ def test_a_target_beyond_the_range_is_followed_to_its_soft_end_only() -> None:
     made = guard()
     sent = drive(made, [np.array([2.4, 0.0])] * 600)
     assert sent[:, 0].max() <= 2.0 - LIMITS.soft_margin + 1e-9
+
+
+def test_what_the_tracker_keeps_back_is_told() -> None:
+    made = guard()
+    far = made.towards(np.array([1.5, 0.0]), None, None, Measured(np.zeros(2)), PERIOD_S)
+    assert (far.result, far.which) == (Result.CLAMP, ("velocity",)) and far is made.last and far.why == "cut by velocity"
+    made = guard()
+    near = made.towards(np.array([0.009, 0.0]), None, None, Measured(np.zeros(2)), PERIOD_S)
+    assert (near.result, near.which) == (Result.PASS, ())  # it is there within a period at top speed, or nearly
+    beyond = drive_to(made, np.array([1.955, 0.0]))
+    assert (beyond.result, beyond.which) == (Result.CLAMP, ("position",))
+
+
+def test_a_target_that_is_followed_is_not_called_cut() -> None:
+    made = guard()
+    for k in range(1, 150):
+        t = k * PERIOD_S
+        q, qd = np.array([0.3 * (1 - np.cos(2 * t)), 0.0]), np.array([0.6 * np.sin(2 * t), 0.0])
+        assert made.towards(q, None, qd, Measured(made.chain.sent.q), t).result is Result.PASS
+
+
+def drive_to(made: Guard, target: np.ndarray) -> Filtered:
+    """Returns what became of a target at the end of the way to it."""
+    for k in range(2, 500):
+        left = made.towards(target, None, None, Measured(made.chain.sent.q), k * PERIOD_S)
+    return left
 
 
 def test_a_stop_ramps_to_rest() -> None:

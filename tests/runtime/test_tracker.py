@@ -92,6 +92,30 @@ def test_a_moving_target_is_followed_without_lag_where_its_speed_is_told() -> No
     assert abs(with_speed - target)[0] < 0.01 < abs(without - target)[0]
 
 
+@pytest.mark.parametrize("v", [0.5, 1.0, 1.5])
+def test_a_target_that_moves_off_is_caught_without_a_run_up(v: float) -> None:
+    told, untold = tracker(q=(-0.9, 0.0)), tracker(q=(-0.9, 0.0))
+    path, lags = [told.q], []
+    for k in range(1, 91):
+        target = np.array([-0.9 + v * k * DT, 0.0])
+        path.append(told.step(target, np.array([v, 0.0])))
+        lags.append((target - path[-1])[0])
+        untold_lag = (target - untold.step(target))[0]
+    assert np.all(np.diff(np.array(path)[:, 0]) >= 0)  # it never goes the other way first
+    assert lags[-1] == pytest.approx(-v * DT, abs=1e-9)  # it is where the target will be at the period's end
+    assert untold_lag > 0.03 and max(lags) < 2 * untold_lag
+
+
+@pytest.mark.parametrize("v", [0.5, 1.5, 2.0])
+def test_a_chase_does_not_run_through_the_end_of_the_range(v: float) -> None:
+    follower = tracker()
+    for k in range(1, 120):
+        target = np.array([min(0.6 + v * k * DT, 0.95), 0.0])  # far ahead, and it stops at the end at once
+        q = follower.step(target, np.array([v if target[0] < 0.95 else 0.0, 0.0]))
+        assert q[0] <= 0.95 + 1e-9
+    assert follower.at_rest and q[0] == pytest.approx(0.95)
+
+
 def test_a_stop_in_full_motion_ends_at_rest_in_the_time_that_the_limits_allow() -> None:
     follower = tracker()
     while follower.qd[0] < 1.9:
