@@ -174,6 +174,10 @@ class Spec:
             memory_stride=int(values.get("memory_stride", 1)),
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Crosses to another process as its JSON values, read-only mappings cannot."""
+        return Spec.from_json, (self.to_json(),)
+
 
 SOURCES = ("", "policy", "operator", "recovery", "expert", "replay")
 """Who an action came from (`Tick.source`); a set stores the place in this list, which therefore only grows."""
@@ -190,6 +194,7 @@ class Flag(IntFlag):
     LATE = 32  # the tick came later than half a period
     STALE = 64  # an input was older than its limit
     FRAME_REPEATED = 128  # a camera had no new picture
+    FAULT = 256  # the deployment was in a fault or an emergency stop
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ _SHOWN_FLAGS = {
     Flag.LATE: "late",
     Flag.STALE: "stale input",
     Flag.FRAME_REPEATED: "frame repeated",
+    Flag.FAULT: "fault",
 }
 _MOST_RUNS = 400
 

@@ -42,6 +42,8 @@ class Config:
     """The task, where the source does not know it."""
     workers: Annotated[int | Literal["ray"], tyro.conf.arg(metavar="INT|ray")] = 0
     """Processes that decode and encode pictures (0: this one), or ray."""
+    emulated: bool = False
+    """Take a run log in which no metal moved, too; the set says so."""
     verify: bool = False
     """Read what was written once more and compare every row with where it came from."""
     dry_run: bool = False
@@ -54,7 +56,7 @@ class Config:
     @property
     def options(self) -> Options:
         """What the formats are told."""
-        return Options(self.images, self.workers)
+        return Options(self.images, self.workers, self.emulated)
 
 
 @dataclass
@@ -154,6 +156,7 @@ def plan(cfg: Config, report: Report, writer: ModuleType | None) -> None:
         sample = {key: source.read(key, 0, _estimate.SAMPLE) for key in source.keys}
     else:
         foreign = load(report.source_format).scan(cfg.src, task=cfg.task, hz=cfg.hz)
+        _copy.refuse_emulated(foreign, cfg.src, cfg.options)
         report.hold(foreign.ends, foreign.spec.hz, foreign.task, foreign.keys)
         report.facts, sample = tuple(sorted(foreign.facts)), _estimate.first_rows(foreign)
         report.not_carried += foreign.lost

@@ -101,13 +101,8 @@ def run(cfg: Config) -> int:
         facts = {"address": server.address, "policy": name, "weights_sha256": subject.weights_sha256}
         write_json(cfg.json, facts | {"spec": seats.spec.to_json()})
         print(f"policy '{name}' at {server.address}  {describe(seats.spec)}  (Ctrl-C ends it)", flush=True)
-        wait()
+        server.wait()
     return 0
-
-
-def wait() -> None:
-    """Waits for ever; KeyboardInterrupt ends it."""
-    threading.Event().wait()
 
 
 class Seats:

@@ -23,30 +23,27 @@ import mmap
 import os
 import select
 import struct
-import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
 
-from robolearn.errors import BadInput, DatasetError
+from robolearn.errors import DatasetError
 
+FORMAT = 1  # of run.json and the files beside it
 MAGIC = b"rlseg\x00\x01\n"
 MESSAGE = struct.Struct("<BHqq")
 DECLARE, ROW, EVENT, BOX, SYNC, CLOSE = range(6)
 _FRAME, _STAMPS, _LENGTH = struct.Struct("<II"), struct.Struct("<qq"), struct.Struct("<I")
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _SYNC_S = 5.0  # what a power cut may take
-_START_S = 60.0
 
 Body = np.ndarray | Sequence[memoryview]
 
@@ -66,7 +63,21 @@ class Segment:
 
 def to_json(values: Mapping[str, Any]) -> bytes:
     """Returns the values as JSON, arrays as lists and what JSON does not know by its name: a log line never fails."""
-    return json.dumps(values, skipkeys=True, default=lambda value: getattr(value, "tolist", value.__str__)()).encode()
+    try:
+        return json.dumps(values, skipkeys=True, default=_plain).encode()
+    except Exception:  # one of them contains itself, or refuses to be shown: the others are told
+        return json.dumps({str(name): _shown(value) for name, value in values.items()}).encode()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _shown(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, skipkeys=True, default=_plain))
+    except Exception:
+        return f"unreadable {type(value).__name__}"
 
 
 def framed(payload: bytes) -> bytes:
@@ -163,12 +174,13 @@ def unpack(body: memoryview | bytes) -> tuple[dict[str, Any], dict[str, np.ndarr
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
     """Returns the JSON objects, one a line, and what was left out: a crash leaves a last line that is short."""
-    good, dropped = [], 0
-    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
-        try:
-            good += [json.loads(line)] if line.strip(b"\0 ") else []
-        except ValueError:
-            dropped += 1
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip(b"\0 ")] if path.is_file() else []
+    good = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            good.append(json.loads(line))
+    good = [value for value in good if isinstance(value, dict)]
+    dropped = len(lines) - len(good)
     return good, f"{path.name}: dropped {dropped} incomplete lines" if dropped else ""
 
 
@@ -181,8 +193,8 @@ class Writer:
         self._headers: dict[int, dict[str, Any]] = {}
         self._files: dict[int, BinaryIO] = {}
         self._flushed_s = self._synced_s = clock_s()
-        self._recent: deque[tuple[float, int, bytes]] = deque()  # when it came [s], stream, record
-        self._recent_bytes = 0
+        # Two shares of memory: pictures never push joints out.
+        self._recent, self._pictures = (_Last(how["box_s"], how["box_mib"] << 20) for _ in range(2))
         self._events = (folder / "events.jsonl").open("ab")
 
     def take(self, message: bytes) -> bool:
@@ -235,7 +247,7 @@ class Writer:
         folder.mkdir(parents=True)
         self._boxes += 1
         for stream, about in self._headers.items():
-            rows = [record for _, number, record in self._recent if number == stream]
+            rows = [*self._recent.of(stream), *self._pictures.of(stream)]
             with (folder / _file_name(about["name"])).open("wb") as file:
                 file.write(b"".join([MAGIC, framed(json.dumps(about).encode()), *rows]))
                 file.flush()
@@ -262,15 +274,29 @@ class Writer:
             body = _jpeg(np.frombuffer(body, np.uint8).reshape(about["shape"]), self._how["quality"])
         record = framed(_STAMPS.pack(t_ns, t_recv_ns) + body)
         now = self._clock_s()
-        self._recent.append((now, stream, record))
-        self._recent_bytes += len(record)
-        while self._recent and (now - self._recent[0][0] > self._how["box_s"] or self._recent_bytes > self._how["box_mib"] << 20):
-            self._recent_bytes -= len(self._recent.popleft()[2])
+        (self._pictures if about["kind"] == "jpeg" else self._recent).add(now, stream, record)
         if not self.failed:
             self._files[stream].write(record)
 
     def _fail(self, error: Exception) -> None:
         self.failed = self.failed or f"{getattr(error, 'strerror', None) or error}"
+
+
+class _Last:
+    """The records of the last `seconds`, but of the newest `most` bytes at the most."""
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._seconds, self._most, self._bytes = seconds, most, 0
+        self._records: deque[tuple[float, int, bytes]] = deque()  # when it came [s], stream, record
+
+    def add(self, now_s: float, stream: int, record: bytes) -> None:
+        self._records.append((now_s, stream, record))
+        self._bytes += len(record)
+        while self._records and (now_s - self._records[0][0] > self._seconds or self._bytes > self._most):
+            self._bytes -= len(self._records.popleft()[2])
+
+    def of(self, stream: int) -> list[bytes]:
+        return [record for _, number, record in self._records if number == stream]
 
 
 def _file_name(stream: str) -> str:
@@ -284,80 +310,6 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
     if not done:
         raise ValueError(f"no JPEG can be made of a picture {image.shape}")
     return encoded.tobytes()
-
-
-class Feed:
-    """The other end: hands messages to a new process of this module and never waits for it.
-
-    given, dropped: messages; safe: how many of the given the writer has flushed; heard_s: when it spoke last; why: what is wrong.
-    Raises BadInput where the process cannot begin.
-    """
-
-    def __init__(self, folder: Path, how: Mapping[str, Any], clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock_s, self.close_s = int(how["buffer_mib"]) << 20, clock_s, float(how["close_s"])
-        self._pipe, theirs = Pipe()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), os.fspath(folder.absolute()), json.dumps(dict(how))]
-        paths = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,  # Ctrl-C and a closed terminal are for the program that moves the robot
-        )
-        theirs.close()
-        self._queue, self._lock = deque[bytes](), threading.Lock()
-        self._bytes_in, self._bytes_out, self.given, self.dropped, self.safe = 0, 0, 0, 0, 0
-        self.why, self._gone, self._done = "", False, False
-        self.heard_s = clock_s()
-        try:
-            self._hear(_START_S)
-        except (EOFError, OSError) as error:
-            raise BadInput(f"{folder}: the writer of the run log did not begin ({self.process.wait()})") from error
-        self._thread = threading.Thread(target=self._feed, name="run log", daemon=True)
-        self._thread.start()
-
-    def offer(self, message: bytes) -> None:
-        """Takes a message at once, or drops it and says why."""
-        with self._lock:
-            if self._gone or self._bytes_in - self._bytes_out + len(message) > self._most:
-                self.dropped += 1
-                self.why = self.why or f"the writer is behind by more than {self._most >> 20} MiB"
-                return
-            self._bytes_in, self.given = self._bytes_in + len(message), self.given + 1
-            self._queue.append(message)
-
-    def close(self) -> None:
-        """Lets the writer finish, for `close_s` at most."""
-        self._done = True  # first: from here on the end of the writer is no surprise, and its exit status tells
-        self.offer(MESSAGE.pack(CLOSE, 0, 0, 0))
-        try:
-            self._thread.join(self.close_s)
-            if self.process.wait(0.0 if self._thread.is_alive() else self.close_s):
-                self.why = self.why or f"the writer's process ended ({self.process.returncode})"
-        except subprocess.TimeoutExpired:
-            self.why = self.why or f"the writer did not end within {self.close_s:g} s"
-            self.process.kill()
-            self.process.wait()
-        self._thread.join()
-        self._pipe.close()
-
-    def _feed(self) -> None:
-        try:
-            while self._queue or not self._done:
-                for _ in range(len(self._queue)):
-                    message = self._queue.popleft()
-                    self._pipe.send_bytes(message)
-                    self._bytes_out += len(message)
-                self._hear(0.01)
-        except (EOFError, OSError):
-            self._gone, self.why = True, self.why or ("" if self._done else "the writer's process is gone")
-
-    def _hear(self, patience_s: float) -> None:
-        while self._pipe.poll(patience_s):
-            said = json.loads(self._pipe.recv_bytes())
-            self.safe, self.heard_s, self.why, patience_s = said["safe"], self._clock_s(), self.why or said["why"], 0.0
 
 
 def _tell(pipe: Connection, said: Mapping[str, Any]) -> None:

@@ -1,24 +1,27 @@
 """How late measurements reach us and commands become motion, how to measure that, and device clocks in our own time.
 
 A command that should be reached at t is sent at t - act_s; a sample that came at t was true at t - observe_s (UMI, Chi et al.,
-2024). `estimate_delay` measures a device with a chirp; `ClockMap` and `ping_offset` bring stamps of other clocks onto ours.
+2024). `estimate_delay` measures a device with a chirp; `ClockMap` brings stamps of other clocks onto ours.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.signal import lfilter
+from scipy.special import stdtrit
 
 from robolearn import config
-from robolearn.errors import BadInput, UnknownName
+from robolearn.errors import AlreadyExists, BadInput, ConfigError, UnknownName
 
 Array = np.ndarray
 _GRID_S = 0.001  # of the search over delays
@@ -74,10 +77,46 @@ class LatencyModel:
 
 
 @dataclass(frozen=True)
+class _File:
+    """What a latency file holds. measured: how each device was measured, for people to read."""
+
+    devices: Mapping[str, Any]
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path) -> LatencyModel:
+    """Returns the delays in a latency file; ConfigError names file, device and field."""
+    return LatencyModel.from_json(_read(path).devices, f"{path}: devices")
+
+
+def write_device(path: Path, device: str, latency: Latency, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Puts the delays of one device into a latency file, whole or not at all; other devices in it stay.
+
+    facts: how they were measured, plain values. AlreadyExists where the device is in the file, unless `overwrite`.
+    """
+    before = _read(path) if path.exists() else _File({})
+    if device in before.devices and not overwrite:
+        raise AlreadyExists(path, f"latency of {device}")
+    after = _File({**before.devices, device: config.to_mapping(latency)}, {**before.measured, device: dict(facts)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(yaml.safe_dump(config.to_mapping(after), sort_keys=False))
+    part.replace(path)
+
+
+def _read(path: Path) -> _File:
+    try:
+        return config.from_mapping(_File, config.read_yaml(path), where=str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such latency file; make one with robolearn calibrate latency") from None
+
+
+@dataclass(frozen=True)
 class Delay:
     """A measured delay. seconds: time shift; gain: measured per commanded motion; residual: rms that the fit leaves, in its unit.
 
-    interval: (lowest, highest) delay [s] that fits nearly as well (95 %, F-test); time_constant_s: of the plant, where asked for.
+    interval: (lowest, highest) delay [s] that fits nearly as well (95 %, F-test), or wider by what segments of the recording say
+    (95 %, jackknife), where asked for; time_constant_s: of the plant, where asked for.
     """
 
     seconds: float
@@ -115,6 +154,7 @@ def estimate_delay(
     *,
     between: Literal["held", "linear"] = "held",
     plant: Literal["shift", "first_order"] = "shift",
+    segments: int = 0,
 ) -> Delay:
     """Returns the time shift [s] by which `measured` (m,) follows `command` (n,), both stamped in seconds of one clock.
 
@@ -122,8 +162,10 @@ def estimate_delay(
     to max_delay_s, then the vertex of a parabola about its minimum. A correlation peak would be biased by the window.
     between: what the device does between two commands (a setpoint stays until the next, or is interpolated). plant: "shift"
     gives the whole lag, which for slow motion is dead time plus time constant and is what a schedule wants; "first_order"
-    tells a first-order lag (`time_constant_s`) from the dead time (`seconds`). BadInput where the signals are not finite, too
-    short, do not move, do not follow each other, or where no delay in the range is best.
+    tells a first-order lag (`time_constant_s`) from the dead time (`seconds`). segments: how many equal stretches of the
+    recording are left out in turn (Tukey's jackknife), which sees errors that last longer than a sample; 0: the F-test alone.
+    BadInput where the signals are not finite, too short, do not move or do not follow each other, or where no delay in the range
+    is best.
     """
     command_t, commanded = _signal(t_command, command, "command")
     measured_t, motion = _signal(t_measured, measured, "measured")
@@ -133,11 +175,12 @@ def estimate_delay(
         raise BadInput(f"delay: want {want_s:g} s and 50 samples after max_delay_s that both signals cover, got {len(t)} samples")
     delays = np.arange(-_BEYOND_S, max_delay_s + _BEYOND_S + _GRID_S / 2, _GRID_S)
 
-    def fitted(time_constant_s: float) -> tuple[Array, Array]:
-        return _fit(_response(command_t, commanded, between, time_constant_s), t, y, delays)
+    def answers(time_constant_s: float) -> Array:
+        return _response(command_t, commanded, between, time_constant_s)(t[None, :] - delays[:, None])
 
-    time_constant_s = _time_constant(lambda seconds: fitted(seconds)[0].min()) if plant == "first_order" else 0.0
-    cost, gains = fitted(time_constant_s)
+    time_constant_s = _time_constant(lambda seconds: _fit(answers(seconds), y)[0].min()) if plant == "first_order" else 0.0
+    x = answers(time_constant_s)  # (delays, samples)
+    cost, gains = _fit(x, y)
     best = int(np.argmin(cost))
     gain, left, explained = float(gains[best]), float(cost[best]), 1 - cost[best] / np.sum((y - y.mean()) ** 2)
     if explained < 0.5 or gain <= 0:
@@ -147,6 +190,9 @@ def estimate_delay(
     if not -_BEYOND_S / 4 <= seconds <= max_delay_s + _BEYOND_S / 4:
         why = "the stamps are of two clocks" if seconds < 0 else "raise max_delay_s"
         raise BadInput(f"delay: {seconds:.3f} s fits best, want 0 to {max_delay_s:g} s; {why}")
+    if segments:
+        half = _jackknife(x, y, delays, segments)
+        interval = (max(0.0, min(interval[0], seconds - half)), max(interval[1], seconds + half))
     return Delay(max(0.0, seconds), gain, math.sqrt(left / len(t)), interval, time_constant_s)
 
 
@@ -179,12 +225,20 @@ def _response(t_command: Array, command: Array, between: str, time_constant_s: f
     return lambda t: np.interp(t, grid, passed)
 
 
-def _fit(response: Callable[[Array], Array], t: Array, y: Array, delays: Array) -> tuple[Array, Array]:
-    """Returns the sum of squares that each delay leaves, and the gain that does so."""
-    x = response(t[None, :] - delays[:, None])  # (delays, samples)
+def _fit(x: Array, y: Array) -> tuple[Array, Array]:
+    """Returns the sum of squares that each delay leaves, and the gain that does so; x: (delays, samples), y: (samples,)."""
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
     both, alone = x @ y, np.maximum(np.einsum("ds,ds->d", x, x), 1e-300)
     return np.maximum(y @ y - both * both / alone, 0.0), both / alone
+
+
+def _jackknife(x: Array, y: Array, delays: Array, segments: int) -> float:
+    """Returns half the 95 % interval [s] of the delay, from leaving out each of some stretches of the recording in turn."""
+    if segments < 3:
+        raise BadInput(f"delay: want 3 segments or more, or 0, got {segments}")
+    stretch = np.arange(len(y)) * segments // len(y)
+    found = [_bottom(delays, _fit(x[:, stretch != k], y[stretch != k])[0], int((stretch != k).sum()))[0] for k in range(segments)]
+    return float(stdtrit(segments - 1, 0.975) * np.sqrt((segments - 1) * np.var(found)))
 
 
 def _time_constant(cost: Callable[[float], float]) -> float:
@@ -283,18 +337,3 @@ def _lower_hull(points: Iterable[tuple[float, float]]) -> list[tuple[float, floa
             hull.pop()
         hull.append((x, y))
     return hull
-
-
-def ping_offset(t_send_ns: Sequence[int], t_remote_ns: Sequence[int], t_reply_ns: Sequence[int]) -> tuple[int, int]:
-    """Returns how far the remote clock is ahead of ours and half the interval in which that lies [ns], by the fastest of n pings.
-
-    The lead is remote - midpoint (Cristian, 1989). BadInput without a ping.
-    """
-    sizes = [len(t_send_ns), len(t_remote_ns), len(t_reply_ns)]
-    if not t_send_ns or len(set(sizes)) > 1:
-        raise BadInput(f"ping: want one ping or more and as many stamps and replies, got {sizes}")
-    trips = [reply - send for send, reply in zip(t_send_ns, t_reply_ns, strict=True)]
-    if min(trips) < 0:
-        raise BadInput(f"ping: want replies after their pings, got one {-min(trips)} ns before")
-    best = trips.index(min(trips))
-    return t_remote_ns[best] - (t_send_ns[best] + t_reply_ns[best]) // 2, (trips[best] + 1) // 2

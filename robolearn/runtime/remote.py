@@ -136,6 +136,11 @@ class InProcess:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def pid(self) -> int:
+        """Of the planner's process."""
+        return int(self._process.pid or 0)
+
     def reset(self, seed: int | None = None) -> None:
         """Starts an episode; HardwareError where the process is gone."""
         if self.lost:

@@ -3,7 +3,7 @@
     with RunLog(Path("runs/cups_12"), facts, emulated=False) as log:
         machine = Machine(sink=log.change)
         rollout(body, policy, max_steps=600, sinks=[log])
-    for episode in episodes(open_run(Path("runs/cups_12"))): ...
+    for episode in episodes(open_run(Path("runs/cups_12"))): ...    # robolearn.runtime.runs
 
     run.json         facts of the set-up, versions, one (monotonic, wall) pair; written first
     streams/*.seg    raw streams with both stamps, ticks by episode, chunks whole, pictures (`robolearn.runtime._segments`)
@@ -19,10 +19,11 @@ import hashlib
 import json
 import os
 import platform
+import struct
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,14 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from robolearn import __version__, config
+from robolearn import __version__
 from robolearn.clock import now_ns
-from robolearn.core import SOURCES, Chunk, Flag, Outcome, Spec, Tick
-from robolearn.errors import AlreadyExists, BadInput, DatasetError
+from robolearn.core import SOURCES, Chunk, Outcome, Spec, Tick
+from robolearn.errors import AlreadyExists, BadInput
 from robolearn.runtime import _segments as seg
+from robolearn.runtime._feed import Feed
 from robolearn.runtime.state import Change, Mode
 
-FORMAT = 1
 _LIBRARIES = ("numpy", "scipy", "cv2", "mujoco", "ruckig", "torch")  # whose version run.json tells, where they are loaded
 _ABSENT: Mapping[str, Any] = {"t": -1, "score": np.nan, "alarm": False}  # of columns that came and went, by how they begin
 _REMEMBERED = 256  # pictures of a camera that a tick may still point at
@@ -47,7 +48,8 @@ _REMEMBERED = 256  # pictures of a camera that a tick may still point at
 class Logging:
     """How to log. flush_s: what a kill may take; buffer_mib: memory for what the writer has not taken; quality: of JPEG.
 
-    box_s, box_mib: what the black box holds; silent_s: silence of the writer that is unhealthy; close_s: patience at the end.
+    box_s, box_mib: what the black box holds of pictures, and as much of all else; silent_s: silence of the writer that is
+    unhealthy; close_s: patience at the end.
     """
 
     flush_s: float = 0.25
@@ -77,7 +79,7 @@ class RunLog:
     ) -> None:
         self.path, self.how, self._clock = Path(path), how, clock
         _begin_folder(self.path, facts, emulated, clock())
-        self.feed = seg.Feed(self.path, asdict(how), lambda: clock()["monotonic"] * 1e-9)
+        self.feed = Feed(self.path, asdict(how), lambda: clock()["monotonic"] * 1e-9)
         self._streams: dict[str, tuple[Any, ...]] = {}  # number, kind, dtype, shape
         self._lock = threading.Lock()
         self._frames: dict[str, deque[int]] = {}
@@ -138,7 +140,7 @@ class RunLog:
         """Begins an episode; whoever calls has asked `healthy` before."""
         self._episode, self._chunk, self._dtype = self._episode + 1, None, np.dtype([])
         self._spec, self._times = spec, self._clock()
-        self._about: dict[str, Any] = {"episode": self._episode, "spec": spec.to_json(), "meta": dict(meta)}
+        self._about: dict[str, Any] = {"episode": self._episode, "spec": spec.to_json(), "meta": json.loads(seg.to_json(meta))}
         self.event("begin", **self._about)
 
     def record(self, tick: Tick) -> None:
@@ -150,7 +152,7 @@ class RunLog:
                 self._dtype = np.dtype([(name, value.dtype.str, value.shape) for name, value in columns.items()])
             row = _filled(self._dtype, columns)
             self._row(f"episode_{self._episode:04d}", "rows", row, int(columns["t/monotonic"]), now["monotonic"], self._about)
-        except (KeyError, ValueError, TypeError) as error:  # another layout than the first tick's: the body must go on
+        except Exception as error:  # another layout than the first tick's, or no arrays: the body must go on
             self._why = self._why or f"tick {tick.k}: {error}"
 
     def stream(self, name: str, t_ns: int, array: np.ndarray) -> None:
@@ -232,7 +234,12 @@ class RunLog:
         return int(number)
 
     def _offer(self, kind: int, body: bytes, stream: int = 0, t_ns: int = 0, t_recv_ns: int = 0) -> None:
-        self.feed.offer(seg.MESSAGE.pack(kind, stream, t_ns, t_recv_ns) + body)
+        try:
+            head = seg.MESSAGE.pack(kind, stream, t_ns, t_recv_ns)
+        except struct.error as error:  # a stamp that is none: the loop must go on
+            self._why = self._why or f"stamps {t_ns!r}, {t_recv_ns!r}: {error}"
+        else:
+            self.feed.offer(head + body)
 
 
 def _filled(dtype: np.dtype, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -256,7 +263,7 @@ def _begin_folder(path: Path, facts: Mapping[str, Any], emulated: bool, now: Map
     """Makes the directory and writes run.json, durably, before anything else."""
     settings = json.dumps(facts.get("config"), sort_keys=True, default=str)
     about = {
-        "format": FORMAT,
+        "format": seg.FORMAT,
         "emulated": emulated,
         "robolearn": __version__,
         "python": platform.python_version(),
@@ -274,122 +281,11 @@ def _begin_folder(path: Path, facts: Mapping[str, Any], emulated: bool, now: Map
         (path / "run.json.new").rename(path / "run.json")
         for folder in (path, path.parent):
             number = os.open(folder, os.O_RDONLY)
-            os.fsync(number)
-            os.close(number)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
     except FileExistsError as error:
         raise AlreadyExists(path, "run directory") from error
     except (OSError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: no run directory can be begun: {error}") from error
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run read back. about: run.json; events: lines; streams: raw streams, ticks and chunks; notes: what a crash has cost."""
-
-    path: Path
-    about: Mapping[str, Any]
-    events: tuple[Mapping[str, Any], ...]
-    streams: Mapping[str, seg.Segment]
-    notes: tuple[str, ...]
-
-
-def open_run(path: Path) -> Run:
-    """Returns a run, whole or cut off by a crash; what is missing is said on standard error and in `notes`.
-
-    DatasetError where there is no run.json of this format. A black box is read by `_segments.read_streams`.
-    """
-    try:
-        about = json.loads((path / "run.json").read_text())
-        known = about["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: want a run directory with run.json, got {type(error).__name__}") from error
-    if not known:
-        raise DatasetError(f"{path}: run format {about['format']}, this robolearn reads {FORMAT}")
-    streams, notes = seg.read_streams(path / "streams")
-    events, note = seg.read_lines(path / "events.jsonl")
-    notes += [note] if note else []
-    for each in notes:
-        config.warn(f"robolearn: {path}: {each}")
-    return Run(path, about, tuple(events), streams, tuple(notes))
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures (n, height, width, 3) uint8 RGB of an episode, decoded one by one."""
-
-    segment: seg.Segment
-    places: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        import cv2
-
-        raw = np.frombuffer(self.segment.values[self.places[row]], np.uint8)
-        return np.asarray(cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB))
-
-
-@dataclass(frozen=True)
-class Logged:
-    """An episode read back. outcome: None where a crash cut it off.
-
-    arrays: (n, ...) by name: obs/KEY (pictures: `Pictures`), asked, filtered, sent, t_ns (capture of the observation, monotonic),
-    t/CLOCK, flags, source, success, task_score, chunk, intervention and fault (n,) bool, ...
-    """
-
-    index: int
-    spec: Spec
-    meta: Mapping[str, Any]
-    outcome: Mapping[str, Any] | None
-    arrays: Mapping[str, Any]
-
-    def spans(self, mark: str) -> list[tuple[int, int]]:
-        """Returns the runs of rows [first, last) that carry a mark, such as intervention or fault."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.arrays[mark].astype(np.int8), [0]])))
-        return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-
-
-def episodes(run: Run, emulated: bool = False) -> Iterator[Logged]:
-    """Yields the episodes of a run, those that a crash cut off too, up to their last whole row.
-
-    BadInput for a run in which no metal moved, unless `emulated` says that it is wanted.
-    """
-    if run.about["emulated"] and not emulated:
-        raise BadInput(f"{run.path}: an emulated run, want one of a robot; pass emulated=True to take it all the same")
-    for segment in run.streams.values():
-        if "spec" in segment.attributes:
-            episode = _episode(run, segment.attributes, np.asarray(segment.values))
-            if len(episode.arrays["t_ns"]):
-                yield episode
-
-
-def _episode(run: Run, about: Mapping[str, Any], table: np.ndarray) -> Logged:
-    arrays: dict[str, Any] = {column: table[column] for column in table.dtype.names or ()}
-    spec, rows = Spec.from_json(about["spec"]), len(table)
-    for key in (key for key, kind in spec.obs.items() if kind.is_image):
-        place = {int(stamp): i for i, stamp in enumerate(run.streams[key].t_ns)} if key in run.streams else {}
-        places = [place.get(int(stamp), -1) for stamp in arrays[f"t/dev/{key}"]]
-        rows = min(rows, (places + [-1]).index(-1))  # a crash between two files: the row is there and its picture is not
-        if rows:
-            arrays[f"obs/{key}"] = Pictures(run.streams[key], places)
-    acts = arrays["source"] == SOURCES.index("policy")
-    taken_over = (arrays["source"] == SOURCES.index("operator")) & acts.any()
-    arrays["intervention"] = taken_over | ((arrays["flags"] & Flag.INTERVENTION) > 0)
-    arrays["t_ns"] = arrays["t/monotonic"]
-    arrays["fault"] = _faulty(run.events, arrays["t_ns"])
-    cut = {key: Pictures(v.segment, v.places[:rows]) if isinstance(v, Pictures) else v[:rows] for key, v in arrays.items()}
-    ends = [each["outcome"] for each in run.events if each["event"] == "end" and each["episode"] == about["episode"]]
-    return Logged(about["episode"], spec, about["meta"], ends[0] if ends else None, cut)
-
-
-def _faulty(events: Sequence[Mapping[str, Any]], t_ns: np.ndarray) -> np.ndarray:
-    """Returns which instants lie between the entry into a fault or an emergency stop and the way out of it."""
-    marked, since = np.zeros(len(t_ns), bool), None
-    for event in (event for event in events if event["event"] == "mode"):
-        if event["target"] in (Mode.FAULT, Mode.ESTOP):
-            since = event["at_ns"] if since is None else since
-        elif since is not None:
-            marked |= (t_ns >= since) & (t_ns < event["at_ns"])
-            since = None
-    return marked if since is None else marked | (t_ns >= since)

@@ -75,7 +75,9 @@ class Scheduled:
     """Acts by the schedule, and asks the planner for chunks when the consumer says so; one request is under way at most.
 
     Plans are asked for and taken in `observe`, so `plan` is pure. lost: why the planner is gone, "" while it is there: what is
-    scheduled is then executed to its end, and the body stays. news: what came in this tick, for whoever logs it.
+    scheduled is then executed to its end, and the body stays. news: what came in this tick, for whoever logs it, plans: of that
+    the plans that were taken, whole, for whoever watches them. paused: set it, and no new plan is asked for (the body does not
+    follow, or what it shows is too old).
     """
 
     def __init__(
@@ -99,10 +101,11 @@ class Scheduled:
         self.planner, self.consumer, self.spec, self.clock = planner, consumer, replace(spec, execute=1), clock
         self.schedule = Schedule(spec, consumer, rules)
         self._rules, self._ask, self._relative, self._hold, self._requests = rules, ask, relative, Hold(spec), 0
+        self.paused, self._seed = False, None  # type: bool, int | None
         self._begin()
 
     def _begin(self) -> None:
-        self.lost, self.news = "", list[tuple[Proposal, Offer]]()
+        self.lost, self.news, self.plans = "", list[tuple[Proposal, Offer]](), list[Chunk]()
         self._tick, self._start, self._slot = -1, 0.0, -1
         self._current: Held | None = None
         self._asked: _Asked | None = None
@@ -123,12 +126,13 @@ class Scheduled:
         self.planner.reset(seed)
         self._hold.reset(seed)
         self.schedule.begin()
+        self._seed, self.paused = seed, False
         self._begin()
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
         """Goes on to the clock's slot: takes what has been planned, asks for more, chooses this tick's action."""
         now = self.clock()
-        self._tick, self.news, self._events = self._tick + 1, [], ()
+        self._tick, self.news, self.plans, self._events = self._tick + 1, [], [], ()
         self._hold.observe(obs, applied)
         if applied is not None and self._tick > 0:
             self.schedule.execute(self._slot, applied)
@@ -165,6 +169,15 @@ class Scheduled:
         self._asked, self._current = None, None
         self._events += (FLUSHED,)
 
+    def replace(self, planner: Planner) -> None:
+        """Goes on with another planner, whose memory begins here; the schedule is emptied. HardwareError where it is gone too."""
+        if self._relative is None:
+            self.spec.require(planner.spec, who="the new planner's policy")
+        planner.reset(self._seed)
+        self.planner.close()
+        self.planner, self.lost = planner, ""
+        self.flush()
+
     def statistics(self) -> Statistics:
         """Returns what happened since the last reset."""
         counts, ticks = self._counts, max(self._counts["ticks"], 1)
@@ -195,7 +208,7 @@ class Scheduled:
             if self._asked is not None and now - self._asked.t_obs > self._rules.max_age_s:
                 self._rejected["lost"] += 1
                 self._asked = None
-            if self._asked is None:
+            if self._asked is None and not self.paused:
                 self._request(obs, now, slot)
                 self._take(now, slot)  # a planner without delay has answered already
         except HardwareError as error:
@@ -234,6 +247,7 @@ class Scheduled:
         self._events += planned.chunk.events
         self._counts["dropped"] += offer.dropped
         if offer.accepted:
+            self.plans.append(planned.chunk)
             self._seam_max = max(self._seam_max, offer.jump)
         else:
             self._rejected[offer.reason] += 1

@@ -154,13 +154,16 @@ class DeadMan:
         self._held, self._t_ns = False, 0
 
     def update(self, held: bool | None, t_ns: int) -> None:
-        """Takes a level, stamped t_ns by the monotonic clock; one that is older than the last says nothing."""
-        if t_ns >= self._t_ns:
-            self._held, self._t_ns = held is True, t_ns
+        """Takes a level, stamped t_ns by the monotonic clock. A release always counts, a press only if it is the newest."""
+        if held is not True:
+            self._held = False
+        elif t_ns >= self._t_ns:
+            self._held = True
+        self._t_ns = max(self._t_ns, t_ns)
 
     def held(self, now_ns: int) -> bool:
         """True where it is held now."""
-        return self._held and abs(now_ns - self._t_ns) <= self._stale_ns
+        return self._held and 0 <= now_ns - self._t_ns <= self._stale_ns
 
 
 @dataclass(frozen=True)
@@ -261,10 +264,11 @@ class Machine:
             "deadman": facts.deadman is not False,
             "aligned": self._aligned,
             "operator": facts.operator,
-            "operator_or_listed": facts.operator or self._may_recover(now_ns),
+            "operator_or_listed": facts.operator or self.may_recover(now_ns),
         }[guard]
 
-    def _may_recover(self, now_ns: int) -> bool:
+    def may_recover(self, now_ns: int) -> bool:
+        """True where every fault may end without a person, has lasted long enough, and not too many ended so lately."""
         spent = len(self._recovered) == MOST_AUTOMATIC and (now_ns - self._recovered[0]) * 1e-9 < AUTOMATIC_WINDOW_S
         faults = {kind: cause for kind, cause in self._causes.items() if cause.row.mode is Mode.FAULT}
         waited = (now_ns - cause.t_ns >= self.automatic.get(kind, math.inf) * 1e9 for kind, cause in faults.items())

@@ -21,18 +21,24 @@ def body(request: pytest.FixtureRequest) -> Iterator[SimEnv]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def other(body: SimEnv) -> Iterator[SimEnv]:
+    """Another body of the same task."""
+    with closing(tasks.make(body.task)) as made:
+        yield made
+
+
 def actions(body: SimEnv, n: int = STEPS) -> np.ndarray:
     """Returns n different legal actions: those that the task's expert would take, from one plan after another."""
-    with closing(tasks.make(body.task, {})) as stage:
-        policy = tasks.expert(stage, 0)
-        obs, chosen = stage.reset(7), []
-        policy.reset(7)
-        policy.observe(obs, None)
-        while len(chosen) < n:
-            for action in policy.plan().actions[: policy.spec.execute][: n - len(chosen)]:
-                step = stage.step(action)
-                policy.observe(step.obs, step.filtered)
-                chosen.append(action)
+    policy = tasks.expert(body, 0)
+    obs, chosen = body.reset(7), []
+    policy.reset(7)
+    policy.observe(obs, None)
+    while len(chosen) < n:
+        for action in policy.plan().actions[: policy.spec.execute][: n - len(chosen)]:
+            step = body.step(action)
+            policy.observe(step.obs, step.filtered)
+            chosen.append(action)
     return np.stack(chosen)
 
 
@@ -70,12 +76,11 @@ def test_what_it_shows_fits_its_spec(body: SimEnv, played: np.ndarray) -> None:
     assert np.isfinite(step.sent).all()
 
 
-def test_equal_seeds_give_bit_equal_episodes_whatever_happened_before(body: SimEnv, played: np.ndarray) -> None:
+def test_equal_seeds_give_bit_equal_episodes_whatever_happened_before(body: SimEnv, other: SimEnv, played: np.ndarray) -> None:
     first = episode(body, 11, played)
     episode(body, 12, played[:3])
     assert_equal(first, episode(body, 11, played))
-    with closing(tasks.make(body.task)) as other:
-        assert_equal(first, episode(other, 11, played))
+    assert_equal(first, episode(other, 11, played))
 
 
 def test_different_seeds_differ(body: SimEnv) -> None:
@@ -83,7 +88,7 @@ def test_different_seeds_differ(body: SimEnv) -> None:
     assert any(not np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_restore_continues_bit_equal(body: SimEnv, played: np.ndarray) -> None:
+def test_restore_continues_bit_equal(body: SimEnv, other: SimEnv, played: np.ndarray) -> None:
     body.reset(5)
     for action in played[:4]:
         obs = body.step(action).obs
@@ -94,10 +99,9 @@ def test_restore_continues_bit_equal(body: SimEnv, played: np.ndarray) -> None:
     assert_equal([obs], [body.restore(state)])
     np.testing.assert_array_equal(body.state(), state)
     assert_equal(rest, [body.step(action).obs for action in played[4:]])
-    with closing(tasks.make(body.task)) as other:
-        other.reset(8)
-        other.restore(state)
-        assert_equal(rest, [other.step(action).obs for action in played[4:]])
+    other.reset(8)
+    other.restore(state)
+    assert_equal(rest, [other.step(action).obs for action in played[4:]])
 
 
 def test_observations_share_no_memory_with_the_body(body: SimEnv, played: np.ndarray) -> None:

@@ -34,16 +34,25 @@ VERBS = {
 }
 
 
+@pytest.fixture(scope="module")
+def originals(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Returns folders with sets a and b (with something in its trash), of today and of schema 1."""
+    folders = {kind: tmp_path_factory.mktemp("sets") for kind in ("own", "schema 1")}
+    for kind, folder in folders.items():
+        for name in ("a.zarr", "b.zarr"):
+            if kind == "own":
+                make(folder / name).set_fact("success", {0: True, 1: False})
+            else:
+                shutil.copytree(root / "tests/fixtures/schema1_pusht.zarr", folder / name)
+            set_filter(EpisodeSet.open(folder / name, writable=True), "kept", np.array([0, 1]))
+        delete(folder / "b.zarr", Selection(episodes="2"), time="now")
+    return folders
+
+
 @pytest.fixture
-def folder(request: pytest.FixtureRequest, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a folder with sets a and b (with something in its trash), of today or of schema 1."""
-    for name in ("a.zarr", "b.zarr"):
-        if getattr(request, "param", "own") == "own":
-            make(tmp_path / name).set_fact("success", {0: True, 1: False})
-        else:
-            shutil.copytree(root / "tests/fixtures/schema1_pusht.zarr", tmp_path / name)
-        set_filter(EpisodeSet.open(tmp_path / name, writable=True), "kept", np.array([0, 1]))
-    delete(tmp_path / "b.zarr", Selection(episodes="2"), time="now")
+def folder(request: pytest.FixtureRequest, originals: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a copy of one of these folders, which is the working directory."""
+    shutil.copytree(originals[getattr(request, "param", "own")], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from bodies import SPEC, Arm, Mind, picture
 
-from robolearn.core import Outcome
+from robolearn.core import Ask, Chunk, Outcome
 from robolearn.data._codec import Codec
 from robolearn.data.journal import Journal
 from robolearn.data.recorder import EpisodeWriter, Recording
@@ -27,6 +28,21 @@ from robolearn.rollout import rollout
 @pytest.fixture
 def arm() -> Arm:
     return Arm()
+
+
+@dataclass
+class Patient(Mind):
+    """Waits at every tick until the recorder has taken most of what it was given, so that only the disk can stop it."""
+
+    recorder: EpisodeWriter | None = None
+
+    def plan(self, ask: Ask = Ask()) -> Chunk:
+        assert self.recorder is not None
+        deadline = time.monotonic() + 60
+        while self.recorder._link.waiting_bytes > 500_000:
+            assert time.monotonic() < deadline, "the recorder takes nothing any more"
+            time.sleep(0.001)
+        return super().plan(ask)
 
 
 def record(recorder: EpisodeWriter, arm: Arm, steps: int = 12, **mind: Any) -> Outcome:
@@ -175,14 +191,7 @@ def test_a_disk_quota_that_is_used_up_keeps_earlier_episodes_and_says_why(
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     with recorder:
         record(recorder, arm, steps=3)
-
-        class Patient(Mind):
-            def plan(self, ask=None):  # type: ignore[no-untyped-def]
-                while recorder._link.waiting_bytes > 500_000:
-                    time.sleep(0.001)
-                return super().plan()
-
-        outcome = rollout(arm, Patient(), max_steps=3000, seed=0, sinks=[recorder])
+        outcome = rollout(arm, Patient(recorder=recorder), max_steps=3000, seed=0, sinks=[recorder])
     assert outcome.reason.startswith("stopped:") and "too large" in outcome.reason.lower()
     said = capsys.readouterr().err
     assert "episode 1" in said and ("saved as partial" in said or "could not be saved" in said)
@@ -205,7 +214,7 @@ def test_a_full_disk_keeps_earlier_episodes_and_says_why(tmp_path: Path, arm: Ar
         how = Recording(codec=Codec("png"), pack="never", least_free_mib=1)
         with EpisodeWriter(disk / "a.zarr", {}, how, clock=arm.clock) as recorder:
             record(recorder, arm, steps=5)
-            outcome = record(recorder, arm, steps=3000)
+            outcome = rollout(arm, Patient(recorder=recorder), max_steps=3000, seed=0, sinks=[recorder])
             assert outcome.reason == "stopped:No space left on device"
             with pytest.raises(DatasetError, match=r"0 MiB are free on its disk, want 1 to begin"):
                 record(recorder, arm)

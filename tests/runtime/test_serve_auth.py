@@ -54,7 +54,7 @@ def bind(tmp_path_factory: pytest.TempPathFactory) -> Bind:
 
 @pytest.fixture(scope="module")
 def server(bind: Bind) -> Iterator[Server]:
-    with Server(lambda: Still(100), "still", bind, Limits(ping_s=20, pong_s=20)) as served:
+    with Server(lambda: Still(100), "still", bind, Limits(hello_s=20, ping_s=20, pong_s=20)) as served:
         yield served
 
 

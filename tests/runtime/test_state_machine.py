@@ -281,6 +281,15 @@ def test_a_dead_man_is_held_while_a_fresh_level_says_so() -> None:
     assert not switch.held(3 * S)
 
 
+def test_a_release_counts_whenever_it_comes_and_a_stamp_of_the_future_never_holds() -> None:
+    switch = DeadMan("pedal")
+    switch.update(True, 2 * S)
+    switch.update(False, S)  # overtaken on its way
+    assert not switch.held(2 * S)
+    switch.update(True, 3 * S)
+    assert not switch.held(3 * S - 1) and switch.held(3 * S)
+
+
 def test_a_keyboard_is_no_dead_man() -> None:
     with pytest.raises(BadInput, match=r"want a level signal \(pedal, trigger, clutch\), got 'keyboard', which sends presses"):
         DeadMan("keyboard")

@@ -20,7 +20,7 @@ from robolearn.data._files import built_aside
 from robolearn.data.convert import _pictures
 from robolearn.data.images import is_image, row_blocks
 from robolearn.data.store import EpisodeSet
-from robolearn.errors import DatasetError
+from robolearn.errors import BadInput, DatasetError
 
 __all__ = ["Foreign", "Options", "built_aside", "copy_set", "own_attributes", "row_blocks", "take_over", "zip_folder"]
 
@@ -37,10 +37,14 @@ Blocks = Iterable[tuple[str, int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Options:
-    """How to convert. images: how a format that leaves the choice keeps pictures; workers: who decodes and encodes."""
+    """How to convert. images: how a format that leaves the choice keeps pictures; workers: who decodes and encodes.
+
+    emulated: take rows of a run in which no metal moved.
+    """
 
     images: Images = ""
     workers: Workers = 0
+    emulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,12 @@ def take_over(foreign: Foreign, dst: Path, *, overwrite: bool, workers: Workers 
         with tqdm(total=total, desc=f"convert {dst.name}", unit="row", disable=not sys.stderr.isatty()) as bar:
             made.extend(foreign.ends, _counted(blocks, bar), **{name: list(values) for name, values in foreign.facts.items()})
     return foreign.lost
+
+
+def refuse_emulated(foreign: Foreign, src: Path, options: Options) -> None:
+    """Raises BadInput for rows of emulators and dry runs, which are no training data unless they are asked for."""
+    if foreign.meta.get("emulated") and not options.emulated:
+        raise BadInput(f"{src}: an emulated run, no robot did this; --emulated takes it all the same")
 
 
 def _in_pieces(foreign: Foreign, workers: Workers) -> Blocks:

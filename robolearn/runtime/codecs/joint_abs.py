@@ -12,14 +12,14 @@ from robolearn.runtime.kinematics import Hand
 
 def make(hand: Hand) -> JointAbs:
     """Returns the codec of an arm."""
-    return JointAbs(hand)
+    return JointAbs(len(hand.joints))
 
 
 class JointAbs:
     """Angles as they are."""
 
-    def __init__(self, hand: Hand) -> None:
-        n = len(hand.joints)
+    def __init__(self, n: int) -> None:
+        """n: joints of the arm."""
         self.action = ArraySpec((n + 1,), names=(*[f"q{i}" for i in range(n)], "gripper"))
 
     def target(self, action: np.ndarray, q: np.ndarray) -> Target:

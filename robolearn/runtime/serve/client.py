@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.clock import ping_offset
 from robolearn.core import Ask, Chunk, Obs, Spec
 from robolearn.errors import ArrayMismatch, BadInput, HardwareError
 from robolearn.runtime.serve import link, replies
@@ -19,7 +21,7 @@ from robolearn.runtime.serve.mailbox import Mailbox
 from robolearn.runtime.serve.reader import ProtocolError
 from robolearn.runtime.serve.replies import Offset, Stale
 from robolearn.runtime.serve.sessions import CONTROL, OBSERVE, ROLES
-from robolearn.runtime.serve.shared import FOLDER, Slots
+from robolearn.runtime.serve.shared import Slots
 from robolearn.runtime.serve.wire import Message, encode
 
 MAX_PENDING = 256 * 2**20  # bytes of observations that wait for a plan
@@ -76,7 +78,10 @@ class Client:
                 raise
 
     def _hello(self) -> None:
-        slots = Slots() if self.settings.shared and self.address.startswith("unix:") and FOLDER.is_dir() else None
+        slots: Slots | None = None
+        if self.settings.shared and self.address.startswith("unix:"):
+            with contextlib.suppress(OSError):  # where there is no room, arrays travel in the message
+                slots = Slots()
         self._ready, self._slots = False, slots
         try:
             box = self._box = Mailbox(self._dial(self.address, self.settings), _ignore if slots is None else slots.free)
@@ -169,7 +174,7 @@ class Client:
             asked = self._ask("ping", {})
         theirs = self._answer(asked, "pong").values["t_ns"]
         ended = self._clock_ns()
-        return Offset((theirs - (began + ended) // 2) / 1e9, (ended - began) / 1e9)
+        return Offset(ping_offset([began], [theirs], [ended])[0] / 1e9, (ended - began) / 1e9)
 
     def watch(self, timeout_s: float) -> Chunk:
         """Returns the next plan that the robot's controller gets; for role "observe". Late where none comes in time."""
@@ -235,8 +240,10 @@ class Client:
         message = Message(kind, self._session, self._epoch, seq, self._t_obs_ns, values, arrays)
         try:
             box.send(seq, encode(message, pictures, place), waited)
-        except ProtocolError:
+        except BaseException:
             self._ready = False  # the rows of this message are lost
+            if slots is not None:
+                slots.free(seq)
             raise
         return box, seq
 

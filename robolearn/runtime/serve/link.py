@@ -94,12 +94,13 @@ def dial(address: str, settings: Settings) -> Link:
 
 def check_address(address: str) -> None:
     """Raises BadInput unless `address` is wss://HOST[:PORT], or ws:// to this computer."""
-    parts = urlsplit(address)
     try:
+        parts = urlsplit(address)
         fine = bool(parts.hostname) and parts.path in ("", "/") and not parts.query and not parts.username and parts.port != 0
-    except ValueError:  # no port is that large
+        fine = fine and parts.scheme in ("ws", "wss")
+    except ValueError:  # no port is that large, no address has that bracket
         fine = False
-    if parts.scheme not in ("ws", "wss") or not fine:
+    if not fine:
         raise BadInput(f"client: want ws://127.0.0.1:PORT, wss://HOST:PORT or unix:PATH, got '{address}'")
     if parts.scheme == "ws" and parts.hostname not in LOOPBACK:
         raise BadInput(

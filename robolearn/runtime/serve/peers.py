@@ -76,7 +76,7 @@ class Peers:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold on them
 
     def busy_s(self) -> float:
-        """Returns how long [s] the policy has been at what it does now."""
+        """Returns how long [s] the policy has been at what it does now, its making included."""
         since = self._busy_since
         return 0.0 if since is None else self.clock() - since
 
@@ -128,7 +128,7 @@ class Peers:
                 with contextlib.suppress(ProtocolError):  # the peer is told that there is none
                     session.window = Window(hello.values["shared"])
             try:
-                session.policy = await self._beside(self.served.make_policy)
+                session.policy = await self._beside(self._made)
             except Exception:
                 raise _fault("no policy could be made") from None
         values = {"policy": self.served.name, "spec": spec_text(self.served.spec), "shared": session.window is not None}
@@ -140,7 +140,11 @@ class Peers:
         worker = asyncio.create_task(self._work(connection, session, waiting))
         try:
             async for envelope in self._envelopes(connection, session, self.limits.idle_s):
-                await waiting.put((envelope, self.clock()))
+                put = asyncio.ensure_future(waiting.put((envelope, self.clock())))
+                await asyncio.wait({put, worker}, return_when=asyncio.FIRST_COMPLETED)
+                if worker.done():  # nobody takes from the queue any more: the peer was refused, or is gone
+                    put.cancel()
+                    return
         finally:
             worker.cancel()
 
@@ -194,6 +198,14 @@ class Peers:
             await self._refuse(connection, session, refusal)
         except Exception:  # without this task the peer would wait for ever, and keep its robot
             await self._refuse(connection, session, _fault("a peer could not be served"))
+
+    def _made(self) -> Policy:
+        """Returns a new policy, in the inference thread."""
+        self._busy_since = self.clock()
+        try:
+            return self.served.make_policy()
+        finally:
+            self._busy_since = None
 
     def _answer(self, session: Session, envelope: Envelope, came: float) -> tuple[Message, bytes]:
         """Returns the reply and its bytes, in the inference thread; Refusal with a number where the policy fails."""

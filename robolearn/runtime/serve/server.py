@@ -78,6 +78,14 @@ class Server:
             raise HardwareError(f"serve: cannot listen at {self.address}: {self._failed}; give another port, or 0 for any")
         return self.address
 
+    def wait(self) -> None:
+        """Waits for the end of an open server; HardwareError where it ended by itself."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+            if self._failed:
+                raise HardwareError(f"serve: the server at {self.address} has ended: {self._failed}")
+
     def close(self) -> None:
         """Ends every session and stops serving; safe to call twice."""
         if self._thread is None:
@@ -101,8 +109,8 @@ class Server:
     def _run(self, listening: Any) -> None:
         try:
             asyncio.run(self._serve(listening))
-        except OSError as error:
-            self._failed = str(error)
+        except Exception as error:  # whatever ended it is told to who waits: the thread has nobody else
+            self._failed = str(error) or type(error).__name__
         finally:
             self._ready.set()
 

@@ -93,7 +93,7 @@ def check_hello(hello: Message, name: str, spec: Spec) -> None:
 def answer(session: Session, message: Message, max_draws: int) -> Message:
     """Returns what the session's policy says to a reset, observe or plan. Refusal where it cannot be asked that.
 
-    Any other exception is the policy's own fault.
+    ProtocolError where the rows of the message do not fit; any other exception is the policy's own fault.
     """
     policy = session.policy
     assert policy is not None

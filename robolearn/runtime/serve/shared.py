@@ -27,10 +27,15 @@ class Slots:
     """The sender's side: `place` an array of the request that `begin` began, `free` its slot with its reply."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
+        """OSError where there is no room, or no such folder."""
         self.name = f"robolearn-{secrets.token_hex(16)}"
         self._path = folder / self.name
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, SLOTS * MAX_BYTES)  # takes no memory before it is written
+        try:
+            os.ftruncate(self._file, SLOTS * MAX_BYTES)  # takes no memory before it is written
+        except OSError:
+            self.close()
+            raise
         self._lock = threading.Lock()  # requests and replies have threads of their own
         self._used: dict[int, int] = {}  # slot: seq
         self._at: int | None = None
@@ -50,7 +55,10 @@ class Slots:
         if self._at is None or len(data) < SMALL or len(data) > self._end - self._at:
             return None
         at, self._at = self._at, self._at + len(data)
-        return at if os.pwrite(self._file, data, at) == len(data) else None
+        try:
+            return at if os.pwrite(self._file, data, at) == len(data) else None
+        except OSError:  # full, or closed by another thread
+            return None
 
     def free(self, seq: int) -> None:
         """Gives the slot of request `seq` back."""

@@ -1,0 +1,389 @@
+"""`Supervised`: a body under the state machine. It moves by the policy in RUN only, and otherwise stays where it is.
+
+    machine = Machine(sink=log.change)
+    body = Supervised(real_env, mind, machine, make_align, hear=keys)
+    rollout(body, mind, max_steps=600, sinks=[log, body], on_alarm=body.alarm)
+
+Whatever goes wrong in `step` becomes a row of `state.REACTIONS`; the loop goes on at its rate, the arm holds, and the way back to
+RUN is that of the row. An episode ends by its body, by a word of the operator, or where nobody is there to end a fault.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from robolearn.core import Flag, Obs, Outcome, Spec, Step, Tick
+from robolearn.errors import BadInput, EpisodeStopped, HardwareError
+from robolearn.runtime.state import REACTIONS, DeadMan, Facts, Machine, Mode
+
+WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "estop")
+"""What an operator may say during an episode; the first four end it."""
+ENDS = WORDS[:4]
+_OF_THE_MIND = frozenset({"underrun", "policy_crash", "bad_chunk"})  # a person can drive in spite of these
+_NEAR = 0.05  # [rad] a first target so near needs no align phase: the guard makes it smooth
+_STEPPED_NS = 100_000_000  # of the wall clock against the monotonic one, from one tick to the next
+_TRIES, _TRY_EVERY_S = 3, 2.0  # to bring a body back without a person, in a row
+_STOPPED = (Mode.IDLE, Mode.STOPPING, Mode.FAULT, Mode.ESTOP)
+
+
+class Body(Protocol):
+    """An Env that can also stay, and go to joint angles (n,) [rad]. age_s: of its oldest input; late: inputs that are late."""
+
+    spec: Spec
+    age_s: float
+    late: tuple[str, ...]
+
+    def reset(self, seed: int | None = None) -> Obs: ...
+    def step(self, action: np.ndarray) -> Step: ...
+    def still(self) -> Step: ...
+    def toward(self, q: np.ndarray) -> Step: ...
+    def where(self) -> np.ndarray: ...
+    def target(self, action: np.ndarray) -> np.ndarray: ...
+    def close(self) -> None: ...
+
+
+class Mind(Protocol):
+    """What is asked of the policy beside its actions; `schedule.Scheduled` is one.
+
+    lost: why its planner is gone; paused: it may ask for no plan; current: what is scheduled for this tick; news: what came.
+    """
+
+    lost: str
+    paused: bool
+    news: list[Any]
+
+    @property
+    def current(self) -> Any: ...
+    def flush(self) -> None: ...
+
+
+class Approach(Protocol):
+    """The way to the first target (`align.Align`)."""
+
+    done: bool
+
+    def step(self, now_s: float, deadman: bool) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a deployment behaves. attended: somebody hears and sees; waits: an empty slot is no trouble (the consumer waits).
+
+    plan_age_s: age of an observation from which no new plan is made; give_up_s: how long an unattended body holds until the
+    episode ends; stall_s: lateness of a tick that counts as a stall.
+    """
+
+    attended: bool = False
+    waits: bool = False
+    plan_age_s: float = 0.25
+    give_up_s: float = 30.0
+    stall_s: float = 0.1
+
+
+def trouble(error: Exception) -> str:
+    """Returns the row of `REACTIONS` that an error is: what it says itself, a lost servo for hardware, else a bad chunk."""
+    return str(getattr(error, "trouble", "servo_lost" if isinstance(error, HardwareError) else "bad_chunk"))
+
+
+class Supervised:
+    """An `Env` around a body, and a sink of the same rollout.
+
+    make_align: (measured, target) -> the way there, BadInput where it may not be gone; hear: words since the last call, and the
+    place to feed the dead-man; person: whether somebody drives instead of the policy now; recover: brings a body in FAULT back,
+    HardwareError where it cannot; revive: True once a planner that was lost is there again.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        mind: Mind,
+        machine: Machine,
+        make_align: Callable[[np.ndarray, np.ndarray], Approach],
+        manners: Manners = Manners(),
+        deadman: DeadMan | None = None,
+        hear: Callable[[], Sequence[str]] = tuple,
+        person: Callable[[], bool] = lambda: False,
+        recover: Callable[[], None] = lambda: None,
+        revive: Callable[[], bool] = lambda: False,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.body, self.mind, self.machine, self.spec, self.manners = body, mind, machine, body.spec, manners
+        self._make_align, self._deadman, self._hear, self._person = make_align, deadman, hear, person
+        self._recover, self._revive = recover, revive
+        self._clock_ns, self._wall_ns, self._sleep = clock_ns, wall_ns, sleep
+        self._last: Step | None = None
+        self._align: Approach | None = None
+        self._kept, self._said, self._over, self._driven = False, set[str](), "", False
+        self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns = 0, 0, 0, 0
+        self._tries, self._tried_ns = 0, -math.inf
+
+    def reset(self, seed: int | None = None) -> Obs:
+        """Brings the body to its start. HardwareError where it cannot; BadInput where a fault of before is left."""
+        now = self._clock_ns()
+        if self.machine.mode is not Mode.IDLE:
+            raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
+        self._align, self._kept, self._said, self._over, self._driven = None, False, set(), "", False
+        obs = self.body.reset(seed)
+        held = self.body.spec.action
+        self._last = Step(obs, np.zeros(held.shape, held.dtype), np.zeros(0, np.float32), {"monotonic": now})
+        self._before_ns, self._offset_ns = self._clock_ns(), self._wall_ns() - self._clock_ns()
+        self._still_ns = self._before_ns
+        self._listen(now)
+        change = self.machine.on("start", "episode", now, self._facts(empty=True))
+        if not change.accepted:
+            raise BadInput(f"supervisor: {change.why}")
+        return obs
+
+    def step(self, action: np.ndarray) -> Step:
+        """Does what the mode allows with an action, waits for the tick, and returns what came of it; raises nothing."""
+        now = self._clock_ns()
+        self._look_at_clocks(now)
+        self._listen(now)
+        self._look_at_mind(now)
+        driven = self._let_drive(now)
+        self._go_back(now)
+        period_s = 1.0 / self.spec.hz
+        moved = driven or self.machine.mode is Mode.RUN or (self.machine.mode is Mode.HOLD and self._only_late)
+        try:
+            step = self._move(action, now, moved)
+        except (HardwareError, BadInput) as error:
+            step = self._repeated(error, now)
+            self._sleep(max(0.0, period_s - (self._clock_ns() - now) * 1e-9))
+        else:
+            self._look_at_inputs(self._clock_ns())
+        self.mind.paused = driven or self.machine.mode in _STOPPED or self.body.age_s > self.manners.plan_age_s
+        flags = Flag(step.flags) | (Flag(0) if moved else Flag.HELD)
+        flags |= (Flag.INTERVENTION | Flag.ENGAGED) if driven else Flag(0)
+        self._last = self._ended(replace(step, flags=int(flags)))
+        return self._last
+
+    def alarm(self, monitor: str, tick: Tick) -> bool:
+        """Holds because of a monitor, for `rollout(on_alarm=...)`; True where somebody is there to say what comes next."""
+        now = self._clock_ns()
+        if monitor not in self._said:  # the word of one monitor counts once, until the operator has answered
+            self._said.add(monitor)
+            self._hold(f"alarm of {monitor} at tick {tick.k}", now)
+        return self.manners.attended
+
+    def close(self) -> None:
+        """Closes the body."""
+        self.body.close()
+
+    def begin(self, spec: Spec, meta: Mapping[str, Any]) -> None:
+        """Is told of the episode that it runs itself."""
+
+    def record(self, tick: Tick) -> None:
+        """Ends the episode with EpisodeStopped where that was said, or where a trouble lasts and nobody is there."""
+        if self._over:
+            raise EpisodeStopped(self._over)
+        mode, now = self.machine.mode, self._clock_ns()
+        if mode in (Mode.RUN, Mode.ALIGN):
+            self._still_ns = now
+        causes = ", ".join(self.machine.causes) or "held"
+        if self.manners.attended:
+            return
+        if mode is Mode.ESTOP or (mode is Mode.FAULT and not self._may_end_alone):
+            raise EpisodeStopped(f"{mode}: {causes}")
+        if (now - self._still_ns) * 1e-9 > self.manners.give_up_s:
+            raise EpisodeStopped(f"{mode}: {causes} for {self.manners.give_up_s:g} s")
+
+    def stream(self, name: str, t_ns: int, array: np.ndarray) -> None:
+        """Ignores raw streams."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Stops in order: the schedule is emptied, the body ramps to rest and holds; a fault stays one."""
+        now = self._clock_ns()
+        self.mind.flush()
+        try:
+            self.body.still()
+        except (HardwareError, BadInput) as error:
+            self._persist(trouble(error), str(error), now, getattr(error, "kind", ""))
+        if self.machine.on("stop", outcome.reason, now).accepted:
+            self.machine.on("stopped", outcome.reason, self._clock_ns())
+
+    @property
+    def _only_late(self) -> bool:
+        """True where nothing is wrong but that no plan is there: the body goes on to its last target and stays there."""
+        return not self._kept and set(self.machine.causes) <= {"underrun"}
+
+    @property
+    def _may_end_alone(self) -> bool:
+        causes = self.machine.causes
+        listed = bool(causes) and all(kind in self.machine.automatic for kind in causes)
+        return listed and self._tries < _TRIES
+
+    def _facts(self, *, operator: bool = False, empty: bool = False) -> Facts:
+        held = None if self._deadman is None else self._deadman.held(self._clock_ns())
+        return Facts(operator, empty, held)
+
+    def _move(self, action: np.ndarray, now: int, moved: bool) -> Step:
+        if moved:
+            return self.body.step(action)
+        if self.machine.mode is Mode.ALIGN and self._align is not None:
+            return self.body.toward(self._align.step(now * 1e-9, self._deadman is None or self._deadman.held(now)))
+        return self.body.still()
+
+    def _repeated(self, error: Exception, now: int) -> Step:
+        """Books an error and returns the step before once more, flagged."""
+        assert self._last is not None
+        self._persist(trouble(error), str(error), now, getattr(error, "kind", ""))
+        clocks = {"monotonic": self._clock_ns(), "wall": self._wall_ns()}
+        return replace(self._last, t_ns=clocks, flags=int(Flag.STALE | Flag.HELD), success=None, score=None)
+
+    def _react(self, event: str, reason: str, now: int, kind: str = "") -> None:
+        row = self.machine.react(event, reason, now, kind)
+        if row.mode is not None and (row.flush or event not in _OF_THE_MIND):
+            self.mind.flush()  # what was planned before the stop does not fit where the body is after it
+            self._align = None
+
+    def _persist(self, event: str, reason: str, now: int, kind: str = "") -> None:
+        """Books a trouble that lasts, once."""
+        if (kind or event) not in self.machine.causes:
+            self._react(event, reason, now, kind)
+
+    def _clear(self, event: str, reason: str, now: int) -> None:
+        if event in self.machine.causes:
+            self.machine.clear(event, reason, now)
+
+    def _look_at_clocks(self, now: int) -> None:
+        late_s = (now - self._before_ns) * 1e-9 - 1.0 / self.spec.hz
+        if late_s > self.manners.stall_s:
+            self._react("stall", f"{1000 * late_s:.0f} ms late", now)
+            self._stalled_ns = now
+        elif (now - self._stalled_ns) * 1e-9 > 1.0:
+            self._clear("stall", "on time for a second", now)
+        self._before_ns = now
+        offset, before = self._wall_ns() - self._clock_ns(), self._offset_ns
+        self._offset_ns = offset
+        if abs(offset - before) > _STEPPED_NS:
+            self._react("clock_step", f"the wall clock moved by {(offset - before) * 1e-9:.3f} s", now)
+
+    def _listen(self, now: int) -> None:
+        """Does what the operator said, and looks at the dead-man."""
+        for word in self._hear():
+            if word in ENDS:
+                self._over = self._over or word
+            elif word == "hold":
+                self._hold("operator", now)
+            elif word == "resume":
+                self._kept, self._said = False, set()
+            elif word == "recover":
+                self._bring_back(now, operator=True)
+            elif word == "estop":
+                self._persist("estop", "operator", now)
+        if self._deadman is not None:
+            if self._deadman.held(now):
+                self._clear("deadman", "held", now)
+            elif self.machine.mode not in (Mode.IDLE, Mode.FAULT, Mode.ESTOP):
+                self._persist("deadman", f"{self._deadman.source} is not held", now)
+
+    def _look_at_mind(self, now: int) -> None:
+        if self.mind.lost and not self._revive():
+            self._persist("policy_crash", self.mind.lost, now)
+        elif not self.mind.lost and "policy_crash" in self.machine.causes:
+            self._clear("policy_crash", "a planner is there again", now)
+        for _, offer in self.mind.news:
+            if offer.reason == "invalid":
+                self._react("bad_chunk", "a plan that is not finite, or of another shape", now)
+            elif offer.accepted:
+                self.machine.clear("bad_chunk", "a good plan", now)
+        if self.mind.current is not None:
+            self._clear("underrun", "a plan is there", now)
+        elif not self.manners.waits and not self.mind.lost and self.machine.mode is Mode.RUN:
+            self._persist("underrun", "no action for this tick", now)
+
+    def _look_at_inputs(self, now: int) -> None:
+        """Books inputs that are late; a tick that came about says that what was gone is there again."""
+        for event in ("camera_gone", "servo_lost"):
+            if REACTIONS[event].mode is Mode.HOLD:
+                self._clear(event, "it is there again", now)
+        cameras = [name for name in self.body.late if name != "joints"]
+        if cameras and "camera_late" not in self._said:
+            self._react("camera_late", ", ".join(cameras), now)
+        self._said = self._said | {"camera_late"} if cameras else self._said - {"camera_late"}
+        if "joints" in self.body.late:
+            self._react("servo_miss", "the newest sample of the joints is an old one", now)
+        else:
+            self.machine.clear("servo_miss", "a new sample", now)
+
+    def _let_drive(self, now: int) -> bool:
+        """Returns whether a person drives in this tick; the policy's plans are dropped before and after."""
+        able = self.machine.mode in (Mode.RUN, Mode.HOLD, Mode.ALIGN) and set(self.machine.causes) <= _OF_THE_MIND
+        driven = able and self._person()
+        if driven != self._driven:
+            self.mind.flush()
+            if driven and self.machine.mode is not Mode.HOLD:
+                self.machine.on("hold", "a person drives", now)
+        self._driven, self._align = driven, None if driven else self._align
+        return driven
+
+    def _hold(self, reason: str, now: int) -> None:
+        """Holds until the operator says resume."""
+        self._kept, self._align = True, None
+        self.mind.flush()
+        if self.machine.mode in (Mode.RUN, Mode.ALIGN):
+            self.machine.on("hold", reason, now)
+
+    def _go_back(self, now: int) -> None:
+        """Goes on towards RUN as far as that is allowed now."""
+        if self.machine.mode is Mode.FAULT and self._may_end_alone:
+            self._bring_back(now, operator=False)
+        free = self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes)
+        if free and not self.machine.on("resume", "nothing is left", now, self._facts()).accepted:
+            self.mind.flush()
+            self.machine.on("align", "nothing is left", now, self._facts(empty=True))
+        if self.machine.mode is Mode.ALIGN and self.mind.current is not None:
+            self._walk(now)
+
+    def _walk(self, now: int) -> None:
+        """Goes on with the align phase: begins it at the first action that was planned, or ends it at its target."""
+        try:
+            if self._align is None:
+                here, there = self.body.where(), self.body.target(self.mind.current.action)
+                if float(np.abs(there - here).max(initial=0.0)) > _NEAR:
+                    self._align = self._make_align(here, there)
+                    return
+            elif not self._align.done:
+                return
+            else:
+                self.mind.flush()  # what was planned from where it began is of another pose
+        except (HardwareError, BadInput) as error:
+            self._hold(str(error), now)
+            return
+        self._align = None
+        self.machine.on("aligned", "at the first target", now, self._facts())
+
+    def _bring_back(self, now: int, operator: bool) -> None:
+        """Ends a fault where the machine lets it end: the body is made ready, the schedule is empty, and it aligns."""
+        if self.machine.mode not in (Mode.FAULT, Mode.ESTOP):
+            return
+        early = not self.machine.may_recover(now) or (now - self._tried_ns) * 1e-9 < _TRY_EVERY_S
+        if not operator and (early or self._tries >= _TRIES):
+            return
+        self._tries, self._tried_ns = self._tries + 1, now
+        self.mind.flush()
+        try:
+            self._recover()
+        except (HardwareError, BadInput) as error:
+            self._before_ns = self._clock_ns()
+            self.machine.on("recover", f"not yet: {error}", self._before_ns, self._facts(operator=operator))
+            return
+        self._tries = 0
+        for kind in self.machine.causes:
+            self.machine.clear(kind, "recovered", self._clock_ns())
+        self.machine.on("recover", "recovered", self._clock_ns(), self._facts(operator=operator, empty=True))
+        self._before_ns = self._clock_ns()  # what recovering took is no stall
+
+    def _ended(self, step: Step) -> Step:
+        """Returns the step with what the operator said of the episode."""
+        if self._over in ("success", "failure"):
+            return replace(step, success=self._over == "success", terminated=True, score=float(self._over == "success"))
+        return step

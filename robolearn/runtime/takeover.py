@@ -1,0 +1,91 @@
+"""`TakeOver`: a policy that a person may overrule at any tick (as in HG-DAgger, Kelly et al. 2019); what they do is marked.
+
+While the person's hand is engaged, the body follows the person; the policy goes on observing, so that its memory knows what was
+done. When the hand lets go, nothing is left of what was planned before, and the policy plans anew from where the body is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from robolearn.core import Ask, Chunk, Flag, Obs, Policy
+
+
+class Person(Policy, Protocol):
+    """A person with a device (`teleop.pilot.Pilot`). flags: ENGAGED while a hand drives."""
+
+    flags: Flag
+
+
+class Planned(Policy, Protocol):
+    """The policy's side: what `supervisor.Mind` asks of it."""
+
+    lost: str
+    paused: bool
+    news: list[Any]
+
+    @property
+    def current(self) -> Any: ...
+    def flush(self) -> None: ...
+
+
+class TakeOver:
+    """Acts by `mind` unless `person` is engaged. engaged: of this tick; spec, lost, news, current: of the mind."""
+
+    def __init__(self, mind: Planned, person: Person) -> None:
+        """SpecMismatch where the person's actions are not the policy's."""
+        mind.spec.require(person.spec.select(()), who="the person who takes over")
+        self.mind, self.person, self.spec = mind, person, mind.spec
+
+    @property
+    def engaged(self) -> bool:
+        """True while the person drives."""
+        return bool(self.person.flags & Flag.ENGAGED)
+
+    @property
+    def lost(self) -> str:
+        """Why the mind's planner is gone."""
+        return self.mind.lost
+
+    @property
+    def news(self) -> list[Any]:
+        """What came in this tick."""
+        return self.mind.news
+
+    @property
+    def current(self) -> Any:
+        """What the mind has scheduled for this tick."""
+        return self.mind.current
+
+    @property
+    def paused(self) -> bool:
+        """Whether the mind may ask for no plan."""
+        return self.mind.paused
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        self.mind.paused = value
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins an episode; the policy drives until a hand is engaged."""
+        self.mind.reset(seed)
+        self.person.reset(seed)
+
+    def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
+        """Shows both what the body shows."""
+        self.mind.observe(obs, applied)
+        self.person.observe(obs, applied)
+
+    def plan(self, ask: Ask = Ask()) -> Chunk:
+        """Returns the action (1, action) of whoever drives, and what the person's device said."""
+        mine = self.person.plan(ask)
+        if self.engaged:
+            return mine
+        plan = self.mind.plan(ask)
+        return Chunk(plan.actions, plan.tick, events=(*plan.events, *mine.events))
+
+    def flush(self) -> None:
+        """Empties the mind's schedule."""
+        self.mind.flush()
