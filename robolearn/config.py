@@ -140,7 +140,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping) or kind is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: want a mapping, got {value!r}")
-        return dict(value)
+        held = args[1] if len(args) == 2 else Any
+        return {key: _value(held, one, f"{where}: {key}") for key, one in value.items()}
     if kind is Any:
         return value
     if kind is Path and isinstance(value, (str, Path)):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -30,6 +31,16 @@ class Config:
     """A robot (koch, viperx, so101, ur5e, xarm7), a gripper (robotiq_2f), or a protocol: `ls hardware/emulators`."""
     set: tuple[str, ...] = ()
     """Fields of the emulator, FIELD=VALUE each, such as seed=3 or ids=[1,2,3]."""
+    scene: str = ""
+    """A task, such as lift, whose world stands behind the robot (ur5e, viperx), its gripper and its cameras."""
+    seed: int = 0
+    """Of the scene's first placement."""
+    scene_set: tuple[str, ...] = ()
+    """Fields of the scene's task, FIELD=VALUE each, such as image_size=128."""
+    cameras: tuple[str, ...] = ()
+    """Cameras of the scene to serve, such as agentview and wrist."""
+    robot_file: Path | None = None
+    """Write here what `deploy --robot` takes to drive this robot; it holds as long as the emulation runs."""
     seconds: float = 0.0
     """End after so long; 0: at Ctrl-C."""
 
@@ -37,21 +48,23 @@ class Config:
         """Refuses a time that has passed; ValueError names the field."""
         if not self.seconds >= 0:
             raise ValueError(f"seconds: want 0 or more, got {self.seconds}")
+        if not self.scene and (self.cameras or self.scene_set or self.robot_file):
+            raise ValueError("scene: cameras, scene_set and robot_file are of a scene; name its task, such as lift")
 
 
 def run(cfg: Config) -> int:
     """Prints the address and serves; a line on standard input is a fault to cause, such as `drop p=0.02` or `estop`."""
-    speaks = protocols()
-    if cfg.name not in speaks:
-        raise UnknownName("robot", cfg.name, speaks)
-    emulator = make_emulator(speaks[cfg.name], dict(map(pair, cfg.set)))
+    emulator = made(cfg)
+    eyes: list[Any] = []
     try:
-        address = emulator.open()
-    except OSError as error:
-        raise HardwareError(f"emulate {cfg.name}: {error.strerror or error}; set another port or host") from None
-    print(f"{cfg.name}: EMULATED, at {address}; type a fault ({', '.join(OPS)}), or Ctrl-C", flush=True)
-    began = time.monotonic()
-    try:
+        try:
+            address = emulator.open()
+        except OSError as error:
+            raise HardwareError(f"emulate {cfg.name}: {error.strerror or error}; set another port or host") from None
+        print(f"{cfg.name}: EMULATED, at {address}; type a fault ({', '.join(OPS)}), or Ctrl-C", flush=True)
+        if cfg.scene:
+            show_scene(cfg, emulator, eyes)
+        began = time.monotonic()
         lines = typed()
         while not cfg.seconds or time.monotonic() - began < cfg.seconds:
             emulator.turn(_TURN_S)
@@ -61,8 +74,42 @@ def run(cfg: Config) -> int:
     except KeyboardInterrupt:  # the way to end it
         return 0
     finally:
+        for eye in eyes:
+            eye.close()
         emulator.close()
     return 0
+
+
+def made(cfg: Config) -> Any:
+    """Returns the emulator that is asked for, not open yet: of a robot alone, or of one in a scene."""
+    speaks = protocols()
+    if cfg.name not in speaks:
+        raise UnknownName("robot", cfg.name, speaks)
+    fields = dict(map(pair, cfg.set))
+    if not cfg.scene:
+        return make_emulator(speaks[cfg.name], fields)
+    from robolearn.apps._scene_stage import stage  # a robot alone needs no simulator
+
+    overrides = dict(map(pair, cfg.scene_set))
+    return stage(cfg.name, {"task": cfg.scene, "seed": cfg.seed, "overrides": overrides, "fields": fields})
+
+
+def show_scene(cfg: Config, stage: Any, eyes: list[Any]) -> None:
+    """Starts the cameras of an open stage, which are added to `eyes`, and prints where everything is."""
+    from robolearn.apps._scene_eyes import Served
+
+    eyes.extend(Served(stage.addresses["scene"], camera, stage.image_size) for camera in cfg.cameras)
+    while not all(eye.ready() for eye in eyes):
+        stage.turn(_TURN_S)  # they look at the scene while they come up
+    for part, address in {**stage.addresses, **{eye.camera: eye.address for eye in eyes}}.items():
+        print(f"  {part:<10} {address}", flush=True)
+    if cfg.robot_file is not None:
+        cameras = {
+            f"{eye.camera}_image": {"driver": "synthetic", "set": {"size": [eye.size, eye.size], "address": eye.address}}
+            for eye in eyes
+        }
+        cfg.robot_file.write_text(yaml.safe_dump({**stage.robot_file(), "cameras": cameras}, sort_keys=False))
+        print(f"wrote {cfg.robot_file}", flush=True)
 
 
 def protocols() -> dict[str, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from robolearn.core import Spec
 from robolearn.data.normalize import Normalizer
 from robolearn.data.stats import Stats
 from robolearn.policies.flow import Config as FlowConfig
@@ -19,13 +21,18 @@ from sim_envs import _base as tasks
 
 def untrained(folder: Path, seed: int = 0, obs: tuple[str, ...] = ("state",), task: str = "pusht") -> Path:
     """Returns a run folder of a small flow policy for `task` whose weights are drawn from `seed`."""
-    policy = FlowConfig(obs=obs, width=32, depth=1, steps=2)
-    cfg = TrainConfig(policy=policy, task=task, out=str(folder))
     body = tasks.make(task, tasks.with_cameras({}, [key for key in obs if key == "img"]))
-    spec = dataclasses.replace(body.spec.select(obs), execute=policy.execute)
+    stats = {key: _stats(body.spec.obs[key].shape) for key in obs if key != "img"} | {"action": _stats((2,))}
+    return untrained_for(folder, body.spec.select(obs), stats, seed, task)
+
+
+def untrained_for(folder: Path, spec: Spec, stats: Mapping[str, Stats], seed: int = 0, task: str = "lift") -> Path:
+    """Returns a run folder of a small flow policy for a body with `spec`; stats: of its numbers and its actions."""
+    policy = FlowConfig(obs=tuple(spec.obs), width=32, depth=1, steps=2)
+    cfg = TrainConfig(policy=policy, task=task, out=str(folder))
+    spec = dataclasses.replace(spec, execute=policy.execute)
     torch.manual_seed(seed)
     net = checkpoint.make_net(cfg, spec)
-    stats = {key: _stats(body.spec.obs[key].shape) for key in obs if key != "img"} | {"action": _stats((2,))}
     normalizer = Normalizer.fit(stats)
     step = folder / "checkpoints" / "step_000001"
     weights = {key: value + 0.1 * torch.randn_like(value) for key, value in net.state_dict().items()}

@@ -64,7 +64,7 @@ def test_what_cannot_be_recorded_is_one_line_and_writes_nothing(tmp_path: Path, 
 
 
 def test_a_live_recording_is_labelled_keeps_real_clocks_and_can_be_resumed(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(_live.Rate, "wait", lambda rate: 0.0)  # its pace is not what is tested
+    monkeypatch.setattr(_live.Deadline, "wait", lambda deadline: 0.0)  # its pace is not what is tested
     out = str(tmp_path / "a.zarr")
     live = ["record", "pusht", "--live", "--out", out]
     assert main([*live, "--episodes", "1"]) == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from robolearn.apps import _ghost, _live
+from robolearn.apps import _ghost, _live, _teleop_session
 from robolearn.apps._session import Board, State
 from robolearn.apps._session_live import scene_of
 from robolearn.apps._session_screen import Screen
@@ -19,7 +20,12 @@ from robolearn.core import Flag
 from sim_envs import _base as tasks
 
 
-def test_a_session_in_a_terminal_survives_kill_9_and_loses_no_episode(tmp_path: Path) -> None:
+def test_a_session_in_a_terminal_survives_kill_9_and_loses_no_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb(folder: Path, report: str, arguments: list[str]) -> tuple[int, dict[str, Any]]:
+        code = main([*arguments, "--json", str(folder / report)])  # in this process: it is the recording that needs its own
+        return code, json.loads((folder / report).read_text())
+
+    monkeypatch.setattr(_teleop_session, "_verb", verb)
     got = session(tmp_path, 7, Script(driver="expert", episodes=3, max_steps=12, train=0))
     wanted = {"exit_code": 0, "episodes": 3, "redone": 1, "lost": 0, "unpacked": 0, "seeds_twice": 0, "terminal_restored": True}
     assert wanted.items() <= got.items() and got["resume_counts_right"]
@@ -28,7 +34,7 @@ def test_a_session_in_a_terminal_survives_kill_9_and_loses_no_episode(tmp_path: 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_live.Rate, "wait", lambda rate: 0.0)  # its pace is not what is tested
+    monkeypatch.setattr(_live.Deadline, "wait", lambda deadline: 0.0)  # its pace is not what is tested
 
 
 @pytest.mark.usefixtures("quick")

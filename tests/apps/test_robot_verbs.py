@@ -78,6 +78,8 @@ def test_emulate_ends_after_its_seconds_though_nobody_types(
         (["emulate", "koch", "--set", "ids"], "'ids': want FIELD=VALUE"),
         (["emulate", "koch", "--set", "ids=[1"], "ids: "),
         (["emulate", "koch", "--seconds", "-1"], "seconds"),
+        (["emulate", "koch", "--scene", "lift"], "unknown robot in a scene 'koch' (known: ur5e, viperx)"),
+        (["emulate", "ur5e", "--cameras", "agentview"], "scene: cameras, scene_set and robot_file are of a scene"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,19 +12,22 @@ import pytest
 from robolearn import cli, config
 from robolearn.apps import _study_memory as grid
 from robolearn.apps import study_memory
+from robolearn.data.store import EpisodeSet
 from robolearn.errors import BadInput
-from robolearn.training import settings
+from robolearn.training import precision, settings, trainer
 
 SMALL = ["--demos", "6", "--episodes", "4", "--steps", "4", "--train-seeds", "1", "--tasks", "shell-16", "--grid", "tasks"]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A tiny grid over every arm, in this process."""
+    """A tiny grid over every arm, in this process, without torch.compile: it computes the same."""
     folder = tmp_path_factory.mktemp("study")
     where = ["--out", str(folder / "out"), "--results", str(folder / "results")]
-    assert cli.main(["study", "memory", *SMALL, *where, "--json", str(folder / "table.json")]) == 0
-    return folder, where
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "why_not_compile", lambda device: "it takes half a minute")
+        assert cli.main(["study", "memory", *SMALL, *where, "--json", str(folder / "table.json")]) == 0
+        yield folder, where
 
 
 def test_every_arm_of_the_contract_has_a_row_with_its_interval_and_chance(done):
@@ -72,6 +75,24 @@ def test_one_cell_repeats_what_the_grid_found(done, tmp_path):
     first = grid.read_cells(folder / "results" / "cells.jsonl")["shell-16/sega_bptt/0"]
     assert again["weights_sha256"] == first["weights_sha256"] and again["success"] == first["success"]
     assert again["rows"][0]["arm"] == "sega_bptt"
+
+
+@pytest.mark.parametrize(("why_not", "precisions"), [("", ["fp32", "compile"]), ("no compiler", ["fp32", "fp32"])])
+def test_an_arm_that_learns_through_whole_episodes_is_compiled_where_that_works(done, tmp_path, monkeypatch, why_not, precisions):
+    asked = []
+
+    def train(cfg, dataset, spec, resume):
+        asked.append(cfg.precision)
+        raise InterruptedError
+
+    monkeypatch.setattr(precision, "why_not_compile", lambda device: why_not)
+    monkeypatch.setattr(trainer, "train", train)
+    made = EpisodeSet.open(done[0] / "out" / "shell-16.zarr")
+    (tmp_path / "shell-16.zarr").symlink_to(made.path)
+    for arm in ("sega_k1", "sega_bptt"):
+        with pytest.raises(InterruptedError):
+            grid.train(grid.Plan(tmp_path, 6, 4, 0), grid.Cell("shell-16", arm, 0))
+    assert asked == precisions
 
 
 @pytest.mark.parametrize(
