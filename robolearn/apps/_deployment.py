@@ -280,5 +280,5 @@ class Deployment:
 
     def _planning(self) -> str:
         found = self.mind.statistics()
-        delay = f"{found.delays[-1]} ticks late" if found.delays else "none yet"
-        return f"plans {delay}, underruns {found.underruns}"
+        late = f"{found.delays[-1]} ticks after their observation" if found.delays else "none yet"
+        return f"{late}, underruns {found.underruns}"

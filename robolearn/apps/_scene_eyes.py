@@ -36,9 +36,10 @@ class ScenePainter:
         self._twin: Twin | None = None
 
     def open(self) -> None:
-        """Connects to the scene and builds a copy of its task; HardwareError where there is none."""
+        """Connects to the scene, builds a copy of its task and draws once; HardwareError where there is no scene."""
         self._link = SceneLink(self._address)
         self._twin = Twin(filmed(self._link.config, self._camera, self._size), self._link)
+        self.shoot(0, 0)  # the first picture opens the renderer, which takes seconds
 
     def shoot(self, seq: int, t_ns: int) -> tuple[np.ndarray, int]:
         """Returns the picture of what there is now, and since when [monotonic ns]."""
@@ -111,7 +112,6 @@ def serve(address: str, camera: str, size: int, pipe: Connection, parent: int) -
     painter = ScenePainter(address, camera, size)
     try:
         painter.open()
-        painter.shoot(0, 0)  # the first picture opens the renderer
     except RobolearnError as error:
         pipe.send_bytes(f"! {error}".encode())
         return

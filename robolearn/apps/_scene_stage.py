@@ -105,7 +105,7 @@ class Stage:
     def robot_file(self) -> dict[str, Any]:
         """Returns what a file of configs/robot says of this robot, as JSON takes it; files that it names live as long as this."""
         file = self._cast.file(self.addresses, Path(self._folder.name))
-        return {**file, "kinematics": kinematics(self._scene)}
+        return {**file, "share": 1.0, "kinematics": kinematics(self._scene)}  # nothing can break
 
     def close(self) -> None:
         """Closes everything; may be called twice."""

@@ -337,9 +337,9 @@ class Supervised:
         if self.machine.mode is Mode.FAULT and self._may_end_alone:
             self._bring_back(now, operator=False)
         free = self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes)
-        if free and not self.machine.on("resume", "nothing is left", now, self._facts()).accepted:
+        if free and not self.machine.on("resume", "no cause is left", now, self._facts()).accepted:
             self.mind.flush()
-            self.machine.on("align", "nothing is left", now, self._facts(empty=True))
+            self.machine.on("align", "no cause is left", now, self._facts(empty=True))
         if self.machine.mode is Mode.ALIGN and self.mind.current is not None:
             self._walk(now)
 
