@@ -126,6 +126,7 @@ class RealEnv:
         self.begin(seed)
         self._frames = {}
         assert self.rate is not None
+        self.rate.restart()  # what beginning took is no lateness of the first tick
         self.rate.wait()
         obs, _ = self._observe(self._healthy())
         return obs
