@@ -20,7 +20,7 @@ from robolearn.errors import BadInput
 from robolearn.rollout import rollout
 from robolearn.runtime.consumers._base import make_consumer
 from robolearn.runtime.remote import Local
-from robolearn.runtime.schedule import Scheduled
+from robolearn.runtime.schedule import Rules, Scheduled
 
 SDK = {"ur5e": "UR5e", "viperx": "UR5e"}  # an emulated robot, and the arm of the scene that moves behind it
 BODIES = ("sim", "virtual", *SDK)
@@ -31,17 +31,19 @@ ACCELERATION, JERK = 20.0, 1000.0  # [rad/s^2], [rad/s^3] of the limits: below t
 
 @dataclass(frozen=True)
 class Cell:
-    """A run folder, a body, what becomes of late plans, and how late they are [ms]."""
+    """A run folder, a body, what becomes of late plans, how late they are, and how late the arm is taken to be [ms]."""
 
     run: str
     body: str
     consumer: str
     delay_ms: int
+    act_ms: int = 0
 
     @property
     def name(self) -> str:
-        """RUN/BODY/CONSUMER/DELAY."""
-        return f"{Path(self.run).name}/{self.body}/{self.consumer}/{self.delay_ms}"
+        """RUN/BODY/CONSUMER/DELAY, and +ACT where the arm's lateness is told to the schedule."""
+        told = f"+{self.act_ms}" if self.act_ms else ""
+        return f"{Path(self.run).name}/{self.body}/{self.consumer}/{self.delay_ms}{told}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
     commit, dirty = git_state()
     subject = find(cell.run)
     return {
-        "cell": cell.name, "body": cell.body, "consumer": cell.consumer, "delay_ms": cell.delay_ms,
+        "cell": cell.name, "body": cell.body, "consumer": cell.consumer, "delay_ms": cell.delay_ms, "act_ms": cell.act_ms,
         "robot": subject.env.get("robot", "Panda"), **found, "first_seed": plan.first_seed,
         "weights_sha256": subject.weights_sha256, "commit": commit, "dirty": dirty, "cpu": versions()["cpu"],
         "date": time.strftime("%Y-%m-%d"), "wall_s": round(time.monotonic() - began, 1),
@@ -110,8 +112,9 @@ class Measured:
     delays: list[int] = field(default_factory=list)
 
     def begin(self, spec: Spec, meta: Mapping[str, Any]) -> None:
-        """Begins an episode."""
-        self.sent, self.stamps, self._cycle = [], [], -1
+        """Begins an episode where the arm was placed; what it did before is of another one."""
+        before = self.history(1)
+        self.sent, self.stamps, self._cycle = [], [], before[-1].cycle if before else -1
 
     def record(self, tick: Tick) -> None:
         """Takes the driver's cycles since the last tick, and the plans that were taken."""
@@ -160,7 +163,8 @@ def _deployed(plan: Plan, cell: Cell) -> dict[str, Any]:
         where = _sdk(cell.body, subject.task, subject.env, keys)
     with where as (body, history, now_s):
         planner = Local(policy, cell.delay_ms / 1000, now_s)
-        mind = Scheduled(planner, make_consumer(cell.consumer, {}, policy.spec), body.spec, now_s)
+        rules = Rules(act_s=cell.act_ms / 1000)
+        mind = Scheduled(planner, make_consumer(cell.consumer, {}, policy.spec), body.spec, now_s, rules)
         measured = Measured(mind, history)
         outcomes = [rollout(body, mind, max_steps=MAX_STEPS, seed=seed, sinks=[measured]) for seed in plan.seeds]
         return {**_ends(outcomes, body.spec.hz), **measured.figures()}

@@ -37,6 +37,8 @@ class Config:
     consumers: tuple[str, ...] = ("sync", "replace", "ensemble", "rtc_guided")
     delays_ms: tuple[int, ...] = (0, 50, 150)
     """From an observation to its plan, beside what planning takes: on simulated time that takes none."""
+    acts_ms: tuple[int, ...] = (0,)
+    """From a command to motion, as told to the schedule, which then asks for what the arm can still do (UMI)."""
     episodes: int = 50
     """Of every cell, the same seeds for all."""
     eval_seed: int = FIRST_TEST_SEED
@@ -97,7 +99,8 @@ def cells_of(cfg: Config) -> list[Cell]:
             if body == "sim":
                 cells.append(Cell(str(run_folder), body, "sync", 0))
             else:
-                cells += [Cell(str(run_folder), body, each, delay) for delay in cfg.delays_ms for each in cfg.consumers]
+                late = [(delay, act) for act in cfg.acts_ms for delay in cfg.delays_ms]
+                cells += [Cell(str(run_folder), body, each, delay, act) for delay, act in late for each in cfg.consumers]
     return cells
 
 
@@ -106,7 +109,7 @@ def conclude(cfg: Config, done: Mapping[str, Mapping[str, Any]]) -> list[dict[st
     rows = []
     for name, cell in done.items():
         low, high = wilson95(sum(cell["success"]), len(cell["success"]))
-        kept = {key: cell[key] for key in ("robot", "body", "consumer", "delay_ms", *grid.FIGURES)}
+        kept = {key: cell[key] for key in ("robot", "body", "consumer", "delay_ms", "act_ms", *grid.FIGURES)}
         rows.append({"cell": name, "success": float(np.mean(cell["success"])), "interval95": [low, high], **kept})
     write_json(cfg.results / "summary.json", {"rows": rows, "episodes": cfg.episodes}, cfg.eval_seed)
     return rows
@@ -114,9 +117,9 @@ def conclude(cfg: Config, done: Mapping[str, Mapping[str, Any]]) -> list[dict[st
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table for a terminal."""
-    head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'success':>9}{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
+    head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
     lines = [
-        f"{row['robot']:<8}{row['body']:<9}{row['consumer']:<17}{row['delay_ms']:>4}ms{row['success']:>9.2f}"
+        f"{row['robot']:<8}{row['body']:<9}{row['consumer']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms{row['success']:>9.2f}"
         f"{row['seconds']:>9.2f}{row['jerk']:>8.0f}{row['seam_p95']:>8.3f}{row['idle']:>7.2f}"
         for row in rows
     ]
