@@ -117,7 +117,8 @@ def conclude(cfg: Config, done: Mapping[str, Mapping[str, Any]]) -> list[dict[st
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table for a terminal."""
-    head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
+    head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}"
+    head += f"{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
     lines = [
         f"{row['robot']:<8}{row['body']:<9}{row['consumer']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms{row['success']:>9.2f}"
         f"{row['seconds']:>9.2f}{row['jerk']:>8.0f}{row['seam_p95']:>8.3f}{row['idle']:>7.2f}"
