@@ -250,7 +250,8 @@ class Loop:
 def host(name: str, make_driver: MakeDriver, make_guard: MakeGuard, hosting: Hosting, pipe: Connection, parent: int) -> None:
     orphaned: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: orphaned.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it stops the motion in order
+    for key in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):  # a terminal sends them to all of its processes
+        signal.signal(key, signal.SIG_IGN)  # they are the parent's to handle: while it does, or stands still, the arm ramps
     die_with_parent(parent)
     with contextlib.suppress(ParentGone):
         try:

@@ -34,14 +34,21 @@ class Pair:
         """Whether both processes run."""
         return self.arm.alive and self.gripper.alive
 
+    @property
+    def _off(self) -> list[Hosted]:
+        return [part for part in (self.gripper, self.arm) if part.read().life is not State.ACTIVE]
+
     def activate(self, timeout_s: float = 20.0) -> None:
-        """Switches both on where they are, the gripper first: it may have to find its ends."""
-        self.gripper.activate(timeout_s)
-        self.arm.activate(timeout_s)
+        """Switches on, where it is, what is not on yet; the gripper first, for it may have to find its ends."""
+        for part in self._off:
+            part.activate(timeout_s)
 
     def configure(self, timeout_s: float = 20.0) -> Mapping[str, tuple[object, object]]:
-        """Writes the settings that differ, and returns them."""
-        return {**self.gripper.configure(timeout_s), **self.arm.configure(timeout_s)}
+        """Writes the settings that differ of what is not switched on, and returns them."""
+        changed: dict[str, tuple[object, object]] = {}
+        for part in self._off:
+            changed |= part.configure(timeout_s)
+        return changed
 
     def deactivate(self, stop: Stop, *, drop: bool = False, timeout_s: float = 20.0) -> None:
         """Ends the arm's motion; the gripper keeps what it holds, for a dropped object is a hazard."""

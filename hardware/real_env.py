@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
-from hardware._errors import DeviceFault, StaleData
+from hardware._errors import DeviceFault, HwError, StaleData
 from hardware._records import Sample
 from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
@@ -194,9 +194,14 @@ class RealEnv:
         return [*self.shown, *self.eyes, *self.sensed]
 
     def _healthy(self) -> Sample:
-        """Returns the newest cycle of an arm without fault."""
-        sample = self.arm.read()
+        """Returns the newest cycle of an arm without fault; where one is, all that still moves is told to hold first."""
+        try:
+            sample = self.arm.read()
+        except HwError:
+            self.arm.hold()
+            raise
         if sample.life is State.FAULT:
+            self.arm.hold()
             raise self.arm.fault() or DeviceFault(self.arm.name, "it does not say why it stopped", sample.state.alarm)
         return sample
 

@@ -18,6 +18,7 @@ from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import Spec
 from robolearn.errors import RobolearnError
 from robolearn.runtime.limits import Limits
+from robolearn.runtime.reactions import Hold
 
 _FREE_MIB = 500
 _OLD_S = 0.25  # age of an input from which no plan is made
@@ -80,12 +81,36 @@ def fits(rig: Rig, spec: Spec) -> list[Check]:
     except RobolearnError as error:
         return [Check("policy", False, str(error))]
     keys = ", ".join(spec.obs)
+    bare = rig.arm is not None and not rig.arm.caps.gripper
+    lone = [Check("gripper", None, "none; what the policy says of one goes nowhere")] if bare else []
     return [
+        *lone,
         Check(
             "policy",
             True,
             f"reads {keys}; gives {spec.action.shape[0]} numbers as '{spec.codec or 'joint_abs'}' at {spec.hz:g} Hz",
-        )
+        ),
+    ]
+
+
+def stays(spec: Spec) -> list[Check]:
+    """Returns a line where nothing says which action stays before the first plan has come."""
+    hold = Hold(spec)
+    hold.observe({key: np.zeros(array.shape, array.dtype) for key, array in spec.obs.items()}, None)
+    try:
+        hold.plan()
+    except RobolearnError as error:
+        return [Check("policy", False, str(error), "train with an observation of the arm that has the names of the actions")]
+    return []
+
+
+def start(robot: RobotFile, declared: Limits) -> list[Check]:
+    """Returns a line where the arm cannot go to the robot file's start."""
+    q, low, high = np.array(robot.start), declared.bounds.soft_lower, declared.bounds.soft_upper
+    if len(q) == 0 or (q.shape == low.shape and ((q >= low) & (q <= high)).all()):
+        return []
+    return [
+        Check("start", False, f"want {len(low)} angles [rad] within the limits, got {list(robot.start)}", "mend the robot file")
     ]
 
 

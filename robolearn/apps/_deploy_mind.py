@@ -83,19 +83,30 @@ def _dialled(address: str, spec: Spec, name: str, robot: str, settings: Mapping[
 class Reviver:
     """Starts a planner anew, `times` at most, beside the control loop; call it at every tick while the planner is lost."""
 
-    def __init__(self, source: Source, take: Callable[[Planner], None], times: int = 1) -> None:
-        """take: puts a planner that has made its first plan, which is thrown away, in the place of the lost one."""
-        self._source, self._take, self._left = source, take, times
+    def __init__(self, source: Source, take: Callable[[Planner], None], tell: Callable[[str], None], times: int = 1) -> None:
+        """take: puts a planner that has made its first plan, which is thrown away, in the place of the lost one.
+
+        tell: is told, by whoever calls, why no new one came.
+        """
+        self._source, self._take, self._tell, self._left = source, take, tell, times
         self._thread: threading.Thread | None = None
         self._made: Planner | None = None
-        self.why = ""
+        self._why = ""
 
     def __call__(self, obs: Obs) -> bool:
         """Returns true once a planner is there again."""
         if self._made is not None:
             made, self._made, self._thread = self._made, None, None
-            self._take(made)
-            return True
+            try:
+                self._take(made)
+            except HardwareError as error:  # it has ended already
+                made.close()
+                self._why = str(error)
+            else:
+                return True
+        if self._why:
+            self._tell(f"no new planner: {self._why}")
+            self._why = ""
         if self._thread is None and self._left > 0:
             self._left -= 1
             self._thread = threading.Thread(target=self._start, args=(obs,), daemon=True, name="new planner")
@@ -105,10 +116,14 @@ class Reviver:
     def _start(self, obs: Obs) -> None:
         try:
             planner = InProcess(self._source.make)
-            first_plans(planner, obs, 1)
+            try:
+                first_plans(planner, obs, 1)
+            except RobolearnError:
+                planner.close()
+                raise
             self._made = planner
-        except RobolearnError as error:
-            self.why = str(error)
+        except (RobolearnError, OSError) as error:
+            self._why = str(error)
 
 
 def first_plans(planner: Planner, obs: Obs, count: int, ask: Ask = Ask()) -> tuple[list[float], int]:

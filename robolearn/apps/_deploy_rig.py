@@ -24,7 +24,7 @@ from robolearn import geometry
 from robolearn.apps._robot_file import RobotFile
 from robolearn.core import ArraySpec, Spec
 from robolearn.errors import HardwareError, RobolearnError, SpecMismatch
-from robolearn.runtime.codecs._base import Codec, make_codec
+from robolearn.runtime.codecs._base import Codec, Target, make_codec
 from robolearn.runtime.codecs.joint_abs import JointAbs
 from robolearn.runtime.limits import Limits
 
@@ -41,7 +41,6 @@ class Rig:
     said: dict[str, Identity | RobolearnError] = field(default_factory=dict)
     cameras: dict[str, HostedCamera] = field(default_factory=dict)
     arm: Hosted | Pair | None = None
-    _lone: list[Hosted] = field(default_factory=list)  # a gripper whose arm is not there
 
     def open(self) -> None:
         """Connects everything; moves nothing and switches no torque. What cannot be opened is told in `said`."""
@@ -64,6 +63,9 @@ class Rig:
             gripper = self._hosted("gripper", GRIPPERS, part.driver, part.set, make_gripper_guard, 1.0 / _GRIPPER_HZ)
         if arm is not None and (gripper is not None or robot.gripper is None):
             self.arm = arm if gripper is None else Pair(arm, gripper)
+            return
+        for alone in filter(None, (arm, gripper)):  # a later try needs its port
+            alone.close()
 
     @property
     def missing(self) -> dict[str, RobolearnError]:
@@ -73,8 +75,17 @@ class Rig:
     @property
     def emulated(self) -> bool:
         """True where something that moves is no metal."""
-        moving = (self.said.get(part) for part in ("arm", "gripper"))
-        return any(isinstance(said, Identity) and said.emulated for said in moving)
+        return any(said.emulated for said in self._moving)
+
+    @property
+    def metal(self) -> bool:
+        """True where something that moves is metal: it may hit somebody, whatever else is emulated."""
+        return not all(said.emulated for said in self._moving)
+
+    @property
+    def _moving(self) -> list[Identity]:
+        said = (self.said.get(part) for part in ("arm", "gripper"))
+        return [one for one in said if isinstance(one, Identity)]
 
     def activate(self) -> None:
         """Writes the settings that differ and switches the motors on where the arm is; it holds there."""
@@ -129,12 +140,12 @@ class Rig:
         closers: list[Callable[[], Any]] = [*(camera.close for camera in self.cameras.values())]
         if self.arm is not None:
             closers.insert(0, self.arm.close)
-        for close in [*closers, *(hosted.close for hosted in self._lone)]:
+        for close in closers:
             try:
                 wrong += close() or []
             except (RobolearnError, OSError) as error:
                 wrong.append(str(error))
-        self.arm, self.cameras, self._lone = None, {}, []
+        self.arm, self.cameras = None, {}
         sweep(self.run)
         return wrong
 
@@ -150,8 +161,6 @@ class Rig:
             self.said[part] = error
             hosted.close()
             return None
-        if part == "gripper" and "arm" in self.missing:
-            self._lone.append(hosted)
         return hosted
 
 
@@ -233,6 +242,21 @@ def fitted(image: np.ndarray, shape: tuple[int, ...], stretch: bool = False) -> 
     return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=way))
 
 
+class Gripless:
+    """A codec of an arm without gripper: what a policy says of one goes nowhere."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec, self.action = codec, codec.action
+
+    def target(self, action: np.ndarray, q: np.ndarray) -> Target:
+        """Returns the joint target, with no word for a gripper."""
+        return replace(self.codec.target(action, q), aperture=None)
+
+    def action_of(self, q: np.ndarray, aperture: float, before: np.ndarray) -> np.ndarray:
+        """Returns the action that asks for q (n,) [rad]."""
+        return self.codec.action_of(q, aperture, before)
+
+
 def codec_of(spec: Spec, robot: RobotFile, joints: int) -> Codec:
     """Returns what turns the policy's actions into joint targets of this robot."""
     if spec.codec in ("", "joint_abs"):
@@ -257,7 +281,8 @@ def shown(spec: Spec, robot: RobotFile, opening_m: float) -> dict[str, real_env.
         "eef_quat_wxyz": lambda state: geometry.quat_wxyz_from_matrix(pose(state)[:3, :3]),
         "gripper": lambda state: np.array([state.aperture * opening_m]),
     }
-    return {key: real_env.Shown(spec.obs[key], _typed(ways[key], spec.obs[key])) for key in spec.obs if key in ways}
+    known = [key for key in spec.obs if key in ways and (key != "gripper" or opening_m > 0)]
+    return {key: real_env.Shown(spec.obs[key], _typed(ways[key], spec.obs[key])) for key in known}
 
 
 def _typed(way: Callable[[ArmState], np.ndarray], spec: ArraySpec) -> Callable[[ArmState], np.ndarray]:
@@ -271,6 +296,7 @@ def body_of(
     assert rig.arm is not None
     caps = rig.arm.caps
     codec = codec_of(spec, rig.robot, len(caps.joints))
+    codec = codec if caps.gripper else Gripless(codec)
     eyes = {}
     for key, camera in rig.cameras.items():
         if key in spec.obs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,7 @@ class Board:
 
     def change(self, change: Change) -> None:
         """Notes a line of the machine's history, where something came of it."""
-        if change.target is change.source and change.accepted and change.event not in ("camera_late", "clock_step"):
+        if change.target is change.source and change.accepted and change.event not in ("camera_late", "clock_step", "log_dead"):
             return
         led = f"{change.source} -> {change.target}" if change.accepted else f"{change.event} refused: {change.why}"
         self.note(f"{led}  {change.kind or change.event}: {change.reason}")
@@ -89,12 +90,14 @@ class Board:
     @property
     def rate(self) -> float:
         """Ticks a second, of the last ones; 0 before there are two."""
-        span = self.stamps[-1] - self.stamps[0] if len(self.stamps) > 1 else 0
-        return (len(self.stamps) - 1) / (span * 1e-9) if span > 0 else 0.0
+        stamps = tuple(self.stamps)
+        span = stamps[-1] - stamps[0] if len(stamps) > 1 else 0
+        return (len(stamps) - 1) / (span * 1e-9) if span > 0 else 0.0
 
     def share(self, flag: Flag) -> float:
         """Returns the share of the last ticks with a flag."""
-        return float(np.mean([bool(flags & flag) for flags in self.flags])) if self.flags else 0.0
+        last = tuple(self.flags)  # at once: the control loop adds to it while the screen is drawn
+        return float(np.mean([bool(flags & flag) for flags in last])) if last else 0.0
 
 
 class Screen:
@@ -106,7 +109,7 @@ class Screen:
         if not plain and self.console.is_terminal:
             self._live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=REFRESH_HZ)
         else:
-            board.tell = lambda text: print(text, flush=True)
+            board.tell = self._say
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -116,6 +119,11 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+
+    @staticmethod
+    def _say(text: str) -> None:
+        with suppress(OSError):  # a full disk or a closed terminal at the other end must not stop the control loop
+            print(text, flush=True)
 
     def picture(self) -> Panel:
         """Returns the screen at this instant."""

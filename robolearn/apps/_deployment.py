@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from robolearn.runtime.takeover import TakeOver
 
 _TO_START_S = 60.0  # for the way to the start
 _CYCLES = 60  # of the driver, that a tick may bring
+_LAST = ("stopped:quit", "stopped:hold", "alarm:")  # reasons after which no other episode is begun
 CYCLES = "arm/cycles"  # the stream of the driver's cycles in the run log
 ROW = ("q", "qd", "effort", "sent", "aperture", "sent_aperture", "changed", "flags", "holding", "life", "cycle")
 """What a row of it holds: vectors of the joints first, then numbers; life is a place in `hardware._records.STATES`."""
@@ -82,7 +83,7 @@ class People:
         if self._holds is not None and self.deadman is not None:
             for sample in _samples(self._holds):
                 self.deadman.update(sample.deadman, sample.t_recv_ns)
-        return [KEYS[key] for key in self.keys() if key in KEYS]
+        return [KEYS[key] for key in map(str.lower, self.keys()) if key in KEYS]
 
     def held(self) -> bool:
         """True where motion is allowed now."""
@@ -97,7 +98,13 @@ class People:
 
         device = self._opened(part)
         _cockpit.may_drive(device, part.driver, body)
-        return TakeOver(mind, _cockpit.pilot(body, device))
+        if body.spec.codec not in ("pose_abs", "osc_delta") or not {"eef_pos", "eef_rot6d"} <= set(body.spec.obs):
+            raise BadInput(
+                f"takeover: {part.driver}: want a policy that reads eef_pos and eef_rot6d and gives poses; leave it out"
+            )
+        person = _cockpit.pilot(body, device)
+        person.read = partial(_samples, device)
+        return TakeOver(mind, person)
 
     def _opened(self, part: Part) -> Device:
         device = make_device(part.driver, dict(part.set))
@@ -145,7 +152,7 @@ class Deployment:
         self.machine = Machine(sink=lambda change: None)
         self._newest: Obs = {}
         self._log: RunLog | None = None
-        self._cycle, self._cycle_ns = -1, 0
+        self._cycle, self._cycle_ns, self._warned = -1, 0, False
 
     def run(self) -> bool:
         """Runs the episodes and returns whether all of the run is on the disk; `why` says what is not."""
@@ -162,7 +169,13 @@ class Deployment:
             self.machine = board.machine = machine = Machine(sink=note)
             body = body_of(self.rig, self.source.spec, self._to_start, dry=wishes.dry)
             mind = self.people.over(self.mind, body)
-            supervised = self._supervised(body, mind, machine)
+            stack.callback(self.mind.close)  # also of a planner that took the place of the first
+
+            def tell(text: str) -> None:
+                log.event("planner", why=text)
+                board.note(text)
+
+            supervised = self._supervised(body, mind, machine, tell)
             if not wishes.dry:
                 self.rig.activate()
             stack.enter_context(Screen(board, f"deploy on {self.rig.robot.driver}", wishes.plain))
@@ -179,7 +192,7 @@ class Deployment:
                 )  # fmt: skip
                 self.outcomes.append(outcome)
                 log.event("statistics", **asdict(self.mind.statistics()))
-                if outcome.reason == "stopped:quit" or machine.mode is not Mode.IDLE:
+                if outcome.reason.startswith(_LAST) or machine.mode is not Mode.IDLE:
                     break
             whole = log.close()
             self.why = log.reason
@@ -189,9 +202,15 @@ class Deployment:
         """Is a sink too, for what a tick does not carry."""
 
     def record(self, tick: Tick) -> None:
-        """Logs the driver's cycles, keeps the observation for a planner to begin with, starts cameras anew that have ended."""
+        """Logs the driver's cycles, keeps the observation for a planner to begin with, starts cameras anew that have ended.
+
+        Says once where the log is not healthy.
+        """
         self._newest = tick.step.obs
         self.rig.mend()
+        if self._log is not None and not self._warned and not self._log.healthy:
+            self._warned = True
+            self.machine.react("log_dead", self._log.reason, time.monotonic_ns())
         if self.rig.arm is not None and self.rig.arm.alive and self._log is not None:
             for sample in self.rig.arm.history(_CYCLES):
                 if sample.cycle > self._cycle or sample.state.t_recv_ns > self._cycle_ns:
@@ -232,11 +251,16 @@ class Deployment:
         make = self.rig.robot.make_guard().make_safe_share
         return None if make is None else make(self.limits.collision_margin_m)
 
-    def _supervised(self, body: RealEnv, mind: Any, machine: Machine) -> Supervised:
-        wishes, reviver = self.wishes, minds.Reviver(self.source, self.mind.replace)
+    def _supervised(self, body: RealEnv, mind: Any, machine: Machine, tell: Callable[[str], None]) -> Supervised:
+        wishes, reviver = self.wishes, minds.Reviver(self.source, self.mind.replace, tell)
+
+        def hear() -> Sequence[str]:
+            silent = isinstance(mind, TakeOver) and mind.silent
+            return [*self.people.hear(), *(["hold"] if silent else [])]
+
         return Supervised(
             body, mind, machine, self._align, Manners(self.attended, waits=wishes.consumer == "sync"), self.people.deadman,
-            self.people.hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
+            hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
             recover=(lambda: None) if wishes.dry else self.rig.recover, revive=lambda: reviver(self._newest),
         )  # fmt: skip
 
@@ -250,18 +274,24 @@ class Deployment:
         if not robot.start or self.wishes.dry or arm is None:
             return
         way = self._align(arm.read().state.q, np.array(robot.start))
-        beat, end = Deadline(1.0 / hz), time.monotonic() + _TO_START_S
-        while not way.done:
-            beat.wait()
-            if {"stop", "quit", "estop"} & set(self.people.hear()):
-                arm.hold()
-                raise KeyboardInterrupt
-            if arm.read().life is State.FAULT:
-                raise arm.fault() or HardwareError(f"{robot.driver}: it stopped, and does not say why")
-            q = way.step(time.monotonic(), self.people.held())
-            arm.command(Setpoint(q, None, time.monotonic_ns() + round(1e9 / hz)))
-            if time.monotonic() > end:
-                raise HardwareError(f"{robot.driver}: not at its start after {_TO_START_S:g} s; is the dead-man held?")
+        beat, end, kept = Deadline(1.0 / hz), time.monotonic() + _TO_START_S, False
+        try:
+            while not way.done:
+                beat.wait()
+                words = set(self.people.hear())
+                if {"stop", "quit", "estop"} & words:
+                    raise KeyboardInterrupt
+                kept = (kept or "hold" in words) and "resume" not in words
+                if arm.read().life is State.FAULT:
+                    raise arm.fault() or HardwareError(f"{robot.driver}: it stopped, and does not say why")
+                q = way.step(time.monotonic(), self.people.held() and not kept)
+                arm.command(Setpoint(q, None, time.monotonic_ns() + round(1e9 / hz)))
+                if time.monotonic() > end:
+                    raise HardwareError(
+                        f"{robot.driver}: not at its start after {_TO_START_S:g} s; is it held, or the dead-man not?"
+                    )
+        finally:
+            arm.hold()
 
     def _watch(self) -> minds.OnPlans | None:
         if not self.wishes.monitor:
@@ -271,7 +301,7 @@ class Deployment:
 
     def _title(self) -> str:
         words = ["DRY RUN: nothing is sent"] if self.wishes.dry else []
-        words += ["EMULATED"] if self.rig.emulated else []
+        words += [] if self.rig.metal else ["EMULATED"]
         off = ", ".join(self.limits.without) or "nothing"
         return "   ".join([f"{self.rig.robot.share:.0%} of the top speed; limits off: {off}", *words])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hardware._base import CAMERAS, GRIPPERS, ROBOTS
+from hardware._base import CAMERAS, DEVICES, GRIPPERS, ROBOTS
 from robolearn import config, geometry, registry
 from robolearn.apps._guarded import MakeGuard, safe_share_of
-from robolearn.errors import BadInput, ConfigError, MissingDependency
+from robolearn.errors import BadInput, ConfigError, MissingDependency, nearest
 from robolearn.runtime.kinematics import Hand
 from robolearn.runtime.latency import LatencyModel
-from robolearn.runtime.limits import Box, Plane
+from robolearn.runtime.limits import Box, Limits, Plane
 
+_NOT_GIVEN = ("names", "velocity", "without")  # of the limits: the arm says them, or a field of their own
 TOOL = "robolearn_tool"  # the site that is added to the model where the tool is
 
 
@@ -31,6 +32,11 @@ class Part:
     set: Mapping[str, Any] = field(default_factory=dict)
     wants: str = ""
     """Of a camera: crop (default) cuts the picture to the policy's shape and scales it; stretch scales it only."""
+
+    def __post_init__(self) -> None:
+        """Refuses another word; ValueError names the field."""
+        if self.wants not in ("", "crop", "stretch"):
+            raise ValueError(f"wants: want crop or stretch, got '{self.wants}'")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,12 @@ class Kinematics:
     tool_rotvec: tuple[float, float, float] = (0.0, 0.0, 0.0)
     base_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
     base_rotvec: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        """Refuses what is no place; ValueError names the field."""
+        for name in ("tool_m", "tool_rotvec", "base_m", "base_rotvec"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name}: want 3 finite numbers, got {list(getattr(self, name))}")
 
     def path(self) -> Path:
         """Returns the MJCF file."""
@@ -94,6 +106,14 @@ class RobotFile:
             raise ValueError(f"hz: want 1 to 1000 cycles a second, got {self.hz:g}")
         if not 0 < self.share <= 1:
             raise ValueError(f"share: want a share of the top speed above 0 and at most 1, got {self.share:g}")
+        if not np.isfinite(self.start).all():
+            raise ValueError(f"start: want finite joint angles [rad], got {list(self.start)}")
+        for key, value in self.limits.items():
+            known = {each.name: each.default for each in fields(Limits) if each.name not in _NOT_GIVEN}
+            if key not in known:
+                raise ValueError(f"limits: unknown field '{key}'{nearest(key, known)}")
+            if isinstance(known[key], tuple) is not isinstance(value, list | tuple):
+                raise ValueError(f"limits: {key}: want {'a list' if isinstance(known[key], tuple) else 'a number'}, got {value}")
         if self.deadman is not None and self.deadman.driver == "keyboard":
             raise ValueError("deadman: a keyboard sends presses and no level; use a pedal, trigger or clutch")
 
@@ -101,6 +121,7 @@ class RobotFile:
         """Raises UnknownName for a driver that does not exist, and ConfigError for a field of one; nothing is opened."""
         parts = [(ROBOTS, Part(self.driver, self.set)), *((CAMERAS, part) for part in self.cameras.values())]
         parts += [(GRIPPERS, self.gripper)] if self.gripper is not None else []
+        parts += [(DEVICES, part) for part in (self.deadman, self.takeover) if part is not None]
         for package, part in parts:
             module = registry.load(package, part.driver, what=package.rsplit(".", 1)[1].rstrip("s"))
             config.from_mapping(module.Config, dict(part.set), where=part.driver)

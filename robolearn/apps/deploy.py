@@ -20,10 +20,11 @@ from robolearn.apps._deploy_checks import Check
 from robolearn.apps._deploy_rig import Rig, body_of, limits_of, wait_for_pictures
 from robolearn.apps._deployment import Deployment, People, Wishes
 from robolearn.apps._report import write_json
-from robolearn.errors import BadInput, Findings
+from robolearn.errors import BadInput, Findings, Halted
 from robolearn.runtime.remote import InProcess
 
 _PLANS = 4  # made before the start: a warm-up, and three that are timed
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BAD_ENDS = ("stopped:fault", "stopped:estop", "stopped:hold")
 
 
@@ -98,7 +99,8 @@ def run(cfg: Config) -> int:
         out, cfg.episodes, cfg.seconds, cfg.consumer, cfg.monitor, cfg.task, cfg.operator, cfg.dry_run, cfg.yes, cfg.plain
     )
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+        for number in _ENDING[1:]:  # a closed terminal too ends it as Ctrl-C does
+            signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         stack.callback(closed, rig)
         lines, planner = prepare(cfg, rig, source, out, stack)
@@ -129,8 +131,8 @@ def prepare(cfg: Config, rig: Rig, source: minds.Source, out: Path, stack: ExitS
     rig.open()
     lines += checks.connected(rig)
     if rig.arm is not None:
-        lines += checks.limits(limits_of(rig))
-        lines += checks.fits(rig, source.spec)
+        lines += [*checks.limits(limits_of(rig)), *checks.start(robot, limits_of(rig))]
+        lines += [*checks.fits(rig, source.spec), *checks.stays(source.spec)]
     if rig.cameras:
         wait_for_pictures(rig)
         lines += checks.ages(rig)
@@ -145,30 +147,38 @@ def prepare(cfg: Config, rig: Rig, source: minds.Source, out: Path, stack: ExitS
 
 def consent(cfg: Config, rig: Rig) -> None:
     """Asks before metal moves; BadInput where nobody agrees."""
-    if cfg.dry_run or cfg.yes or rig.emulated:
+    if cfg.dry_run or cfg.yes or not rig.metal:
         return
     if not sys.stdin.isatty():
         raise BadInput("deploy: this moves a real arm; give --yes, or run it in a terminal and type yes")
     print(f"This moves a real arm ({rig.robot.driver}) at up to {rig.robot.share:.0%} of its speed.")
     print("Is a hand on the emergency stop?")
-    if input("type yes: ").strip().lower() != "yes":
+    try:
+        agreed = input("type yes: ").strip().lower() == "yes"
+    except EOFError:  # Ctrl-D
+        agreed = False
+    if not agreed:
         raise BadInput("deploy: nothing was moved")
 
 
 def closed(rig: Rig) -> None:
-    """Closes the devices; a second Ctrl-C does not stop that half-way."""
+    """Closes the devices; a second Ctrl-C, or a word to end, does not stop that half-way."""
     ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING} if ours else {}
     try:
-        for error in rig.close():
-            print(f"robolearn: closing: {error}", file=sys.stderr)
+        wrong = rig.close()
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for error in wrong:
+        print(f"robolearn: closing: {error}", file=sys.stderr)
 
 
 def report(cfg: Config, deployment: Deployment, whole: bool) -> int:
-    """Prints what came of it and writes --json; Findings where a fault ended an episode, or the log is not whole."""
+    """Prints what came of it and writes --json.
+
+    Findings where a fault ended an episode, or the log is not whole; Halted where an alarm did.
+    """
     out, outcomes = deployment.wishes.out, deployment.outcomes
     for k, outcome in enumerate(outcomes):
         print(f"episode {k + 1}: {outcome.reason}, {outcome.steps} ticks")
@@ -183,4 +193,7 @@ def report(cfg: Config, deployment: Deployment, whole: bool) -> int:
     ended = [outcome.reason for outcome in outcomes if outcome.reason.startswith(_BAD_ENDS)]
     if ended or not whole:
         raise Findings(f"deploy: {ended[0].removeprefix('stopped:') if ended else 'the run log is not whole'}")
+    alarms = [outcome.reason for outcome in outcomes if outcome.reason.startswith("alarm:")]
+    if alarms:
+        raise Halted(f"deploy: {alarms[0]}")
     return 0

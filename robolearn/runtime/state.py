@@ -216,7 +216,7 @@ class Machine:
     @property
     def causes(self) -> tuple[str, ...]:
         """Kinds of what went wrong and has not gone."""
-        return tuple(kind for kind, cause in self._causes.items() if cause.left)
+        return tuple(kind for kind, cause in tuple(self._causes.items()) if cause.left)
 
     def on(self, event: str, reason: str, now_ns: int, facts: Facts = Facts()) -> Change:
         """Returns the change that `event` makes; one that the table or a guard forbids leaves the mode and says why."""

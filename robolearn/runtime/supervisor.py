@@ -20,7 +20,7 @@ import numpy as np
 
 from robolearn.core import Flag, Obs, Outcome, Spec, Step, Tick
 from robolearn.errors import BadInput, EpisodeStopped, HardwareError
-from robolearn.runtime.state import REACTIONS, DeadMan, Facts, Machine, Mode
+from robolearn.runtime.state import DeadMan, Facts, Machine, Mode
 
 WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "estop")
 """What an operator may say during an episode; the first four end it."""
@@ -121,42 +121,43 @@ class Supervised:
         self._clock_ns, self._wall_ns, self._sleep = clock_ns, wall_ns, sleep
         self._last: Step | None = None
         self._align: Approach | None = None
-        self._kept, self._said, self._over, self._driven = False, set[str](), "", False
+        self._kept, self._late, self._over, self._driven = False, False, "", False
+        self._dropped, self._stood, self._unheard = False, False, list[str]()
         self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns = 0, 0, 0, 0
         self._tries, self._tried_ns = 0, -math.inf
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the body to its start. HardwareError where it cannot; BadInput where a fault of before is left."""
-        now = self._clock_ns()
         if self.machine.mode is not Mode.IDLE:
             raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
-        self._align, self._kept, self._said, self._over, self._driven = None, False, set(), "", False
-        obs = self.body.reset(seed)
+        self._align, self._kept, self._late, self._over, self._driven = None, False, False, "", False
+        obs, now = self.body.reset(seed), self._clock_ns()
         held = self.body.spec.action
         self._last = Step(obs, np.zeros(held.shape, held.dtype), np.zeros(0, np.float32), {"monotonic": now})
-        self._before_ns, self._offset_ns = self._clock_ns(), self._wall_ns() - self._clock_ns()
-        self._still_ns = self._before_ns
+        self._before_ns, self._still_ns, self._offset_ns = now, now, self._wall_ns() - self._clock_ns()
         self._listen(now)
-        change = self.machine.on("start", "episode", now, self._facts(empty=True))
-        if not change.accepted:
+        for kind in set(self.machine.causes) - {"deadman"}:  # of the episode before; where it is left, it is found again
+            self.machine.clear(kind, "a new episode", now)
+        if not (change := self.machine.on("start", "episode", now, self._facts(empty=True))).accepted:
             raise BadInput(f"supervisor: {change.why}")
         return obs
 
     def step(self, action: np.ndarray) -> Step:
         """Does what the mode allows with an action, waits for the tick, and returns what came of it; raises nothing."""
-        now = self._clock_ns()
+        now, self._dropped = self._clock_ns(), False
         self._look_at_clocks(now)
         self._listen(now)
         self._look_at_mind(now)
         driven = self._let_drive(now)
         self._go_back(now)
-        period_s = 1.0 / self.spec.hz
-        moved = driven or self.machine.mode is Mode.RUN or (self.machine.mode is Mode.HOLD and self._only_late)
+        free = self.machine.mode is Mode.RUN or (self.machine.mode is Mode.HOLD and self._only_late)
+        moved = not self._over and (driven or (free and not self._dropped))
+        self._stood = not moved
         try:
             step = self._move(action, now, moved)
         except (HardwareError, BadInput) as error:
             step = self._repeated(error, now)
-            self._sleep(max(0.0, period_s - (self._clock_ns() - now) * 1e-9))
+            self._sleep(max(0.0, 1.0 / self.spec.hz - (self._clock_ns() - now) * 1e-9))
         else:
             self._look_at_inputs(self._clock_ns())
         self.mind.paused = driven or self.machine.mode in _STOPPED or self.body.age_s > self.manners.plan_age_s
@@ -167,10 +168,7 @@ class Supervised:
 
     def alarm(self, monitor: str, tick: Tick) -> bool:
         """Holds because of a monitor, for `rollout(on_alarm=...)`; True where somebody is there to say what comes next."""
-        now = self._clock_ns()
-        if monitor not in self._said:  # the word of one monitor counts once, until the operator has answered
-            self._said.add(monitor)
-            self._hold(f"alarm of {monitor} at tick {tick.k}", now)
+        self._hold(f"alarm of {monitor} at tick {tick.k}", self._clock_ns())
         return self.manners.attended
 
     def close(self) -> None:
@@ -217,8 +215,7 @@ class Supervised:
     @property
     def _may_end_alone(self) -> bool:
         causes = self.machine.causes
-        listed = bool(causes) and all(kind in self.machine.automatic for kind in causes)
-        return listed and self._tries < _TRIES
+        return bool(causes) and set(causes) <= set(self.machine.automatic) and self._tries < _TRIES
 
     def _facts(self, *, operator: bool = False, empty: bool = False) -> Facts:
         held = None if self._deadman is None else self._deadman.held(self._clock_ns())
@@ -228,7 +225,7 @@ class Supervised:
         if moved:
             return self.body.step(action)
         if self.machine.mode is Mode.ALIGN and self._align is not None:
-            return self.body.toward(self._align.step(now * 1e-9, self._deadman is None or self._deadman.held(now)))
+            return self.body.toward(self._align.step(now * 1e-9, self._facts().deadman is not False))
         return self.body.still()
 
     def _repeated(self, error: Exception, now: int) -> Step:
@@ -241,8 +238,13 @@ class Supervised:
     def _react(self, event: str, reason: str, now: int, kind: str = "") -> None:
         row = self.machine.react(event, reason, now, kind)
         if row.mode is not None and (row.flush or event not in _OF_THE_MIND):
-            self.mind.flush()  # what was planned before the stop does not fit where the body is after it
+            self._flush()  # what was planned before the stop does not fit where the body is after it
             self._align = None
+
+    def _flush(self) -> None:
+        """Drops what is planned, the action of this tick too."""
+        self.mind.flush()
+        self._dropped = True
 
     def _persist(self, event: str, reason: str, now: int, kind: str = "") -> None:
         """Books a trouble that lasts, once."""
@@ -261,25 +263,26 @@ class Supervised:
         elif (now - self._stalled_ns) * 1e-9 > 1.0:
             self._clear("stall", "on time for a second", now)
         self._before_ns = now
-        offset, before = self._wall_ns() - self._clock_ns(), self._offset_ns
-        self._offset_ns = offset
-        if abs(offset - before) > _STEPPED_NS:
-            self._react("clock_step", f"the wall clock moved by {(offset - before) * 1e-9:.3f} s", now)
+        before, self._offset_ns = self._offset_ns, self._wall_ns() - self._clock_ns()
+        if abs(jump := self._offset_ns - before) > _STEPPED_NS:
+            self._react("clock_step", f"the wall clock moved by {jump * 1e-9:.3f} s", now)
 
     def _listen(self, now: int) -> None:
         """Does what the operator said, and looks at the dead-man."""
-        for word in self._hear():
+        words, self._unheard = [*self._unheard, *self._hear()], []
+        for word in words:
             if word in ENDS:
                 self._over = self._over or word
             elif word == "hold":
                 self._hold("operator", now)
             elif word == "resume":
-                self._kept, self._said = False, set()
+                self._kept = False
             elif word == "recover":
                 self._bring_back(now, operator=True)
             elif word == "estop":
                 self._persist("estop", "operator", now)
         if self._deadman is not None:
+            now = self._clock_ns()  # devices stamp what they say when they are read
             if self._deadman.held(now):
                 self._clear("deadman", "held", now)
             elif self.machine.mode not in (Mode.IDLE, Mode.FAULT, Mode.ESTOP):
@@ -302,13 +305,11 @@ class Supervised:
 
     def _look_at_inputs(self, now: int) -> None:
         """Books inputs that are late; a tick that came about says that what was gone is there again."""
-        for event in ("camera_gone", "servo_lost"):
-            if REACTIONS[event].mode is Mode.HOLD:
-                self._clear(event, "it is there again", now)
+        self._clear("camera_gone", "it is there again", now)
         cameras = [name for name in self.body.late if name != "joints"]
-        if cameras and "camera_late" not in self._said:
+        if cameras and not self._late:
             self._react("camera_late", ", ".join(cameras), now)
-        self._said = self._said | {"camera_late"} if cameras else self._said - {"camera_late"}
+        self._late = bool(cameras)
         if "joints" in self.body.late:
             self._react("servo_miss", "the newest sample of the joints is an old one", now)
         else:
@@ -319,7 +320,7 @@ class Supervised:
         able = self.machine.mode in (Mode.RUN, Mode.HOLD, Mode.ALIGN) and set(self.machine.causes) <= _OF_THE_MIND
         driven = able and self._person()
         if driven != self._driven:
-            self.mind.flush()
+            self._flush()
             if driven and self.machine.mode is not Mode.HOLD:
                 self.machine.on("hold", "a person drives", now)
         self._driven, self._align = driven, None if driven else self._align
@@ -328,7 +329,7 @@ class Supervised:
     def _hold(self, reason: str, now: int) -> None:
         """Holds until the operator says resume."""
         self._kept, self._align = True, None
-        self.mind.flush()
+        self._flush()
         if self.machine.mode in (Mode.RUN, Mode.ALIGN):
             self.machine.on("hold", reason, now)
 
@@ -337,9 +338,14 @@ class Supervised:
         if self.machine.mode is Mode.FAULT and self._may_end_alone:
             self._bring_back(now, operator=False)
         free = self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes)
-        if free and not self.machine.on("resume", "no cause is left", now, self._facts()).accepted:
-            self.mind.flush()
-            self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        if free:
+            resumed = self.machine.on("resume", "no cause is left", now, self._facts()).accepted
+            if self._stood or not resumed:
+                self._flush()  # its steps so far were for a body that goes along
+            if not resumed:
+                self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        if self.machine.mode is Mode.ALIGN and self._kept:
+            self.machine.on("hold", "held before the fault", now)
         if self.machine.mode is Mode.ALIGN and self.mind.current is not None:
             self._walk(now)
 
@@ -354,7 +360,7 @@ class Supervised:
             elif not self._align.done:
                 return
             else:
-                self.mind.flush()  # what was planned from where it began is of another pose
+                self._flush()  # what was planned from where it began is of another pose
         except (HardwareError, BadInput) as error:
             self._hold(str(error), now)
             return
@@ -368,15 +374,20 @@ class Supervised:
         early = not self.machine.may_recover(now) or (now - self._tried_ns) * 1e-9 < _TRY_EVERY_S
         if not operator and (early or self._tries >= _TRIES):
             return
+        if self._facts().deadman is False:
+            if operator:
+                self.machine.on("recover", "the dead-man is not held", now, self._facts(operator=True))
+            return
         self._tries, self._tried_ns = self._tries + 1, now
-        self.mind.flush()
+        self._flush()
         try:
             self._recover()
         except (HardwareError, BadInput) as error:
             self._before_ns = self._clock_ns()
             self.machine.on("recover", f"not yet: {error}", self._before_ns, self._facts(operator=operator))
             return
-        self._tries = 0
+        self._tries, self._kept = 0, self._kept and not operator
+        self._unheard += self._hear()  # recovering took its time, and a dead-man is as good as its last word
         for kind in self.machine.causes:
             self.machine.clear(kind, "recovered", self._clock_ns())
         self.machine.on("recover", "recovered", self._clock_ns(), self._facts(operator=operator, empty=True))

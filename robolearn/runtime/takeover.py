@@ -14,9 +14,14 @@ from robolearn.core import Ask, Chunk, Flag, Obs, Policy
 
 
 class Person(Policy, Protocol):
-    """A person with a device (`teleop.pilot.Pilot`). flags: ENGAGED while a hand drives."""
+    """A person with a device (`teleop.pilot.Pilot`).
+
+    flags: ENGAGED while a hand drives, STALE while the device says nothing; moved: what was applied was somebody else's.
+    """
 
     flags: Flag
+
+    def moved(self, obs: Obs, applied: np.ndarray) -> None: ...
 
 
 class Planned(Policy, Protocol):
@@ -32,12 +37,15 @@ class Planned(Policy, Protocol):
 
 
 class TakeOver:
-    """Acts by `mind` unless `person` is engaged. engaged: of this tick; spec, lost, news, current: of the mind."""
+    """Acts by `mind` unless `person` is engaged. engaged: of this tick; spec, lost, news, current: of the mind.
+
+    silent: the device went silent in this tick while its person drove, who did not let go then.
+    """
 
     def __init__(self, mind: Planned, person: Person) -> None:
         """SpecMismatch where the person's actions are not the policy's."""
         mind.spec.require(person.spec.select(()), who="the person who takes over")
-        self.mind, self.person, self.spec = mind, person, mind.spec
+        self.mind, self.person, self.spec, self.silent = mind, person, mind.spec, False
 
     @property
     def engaged(self) -> bool:
@@ -74,9 +82,13 @@ class TakeOver:
         self.person.reset(seed)
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        """Shows both what the body shows."""
+        """Shows both what the body shows; a hand that is not engaged keeps up with where the policy brings the arm."""
+        drove = self.engaged and applied is not None
         self.mind.observe(obs, applied)
+        if applied is not None and not drove:
+            self.person.moved(obs, applied)
         self.person.observe(obs, applied)
+        self.silent = drove and not self.engaged and bool(self.person.flags & Flag.STALE)
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         """Returns the action (1, action) of whoever drives, and what the person's device said."""

@@ -93,6 +93,12 @@ class Clutch:
         self._toggled_s, self._was_closed, self._since = -np.inf, False, 0.0
         self._rate = np.zeros(6)
 
+    def moved(self, measured: Array, grip: float) -> None:
+        """Begins anew, while disengaged, where somebody else has brought the hand (4, 4) and its gripper (0 open .. 1 closed)."""
+        if not self._engaged:
+            self._wanted = self._target = np.array(measured, float)
+            self._grip = grip
+
     def update(self, sample: TeleopSample, measured: Array, t_s: float) -> None:
         """Takes one sample, received at `t_s` [s], the robot's hand being at `measured` (4, 4); one from the past is dropped."""
         if self._sample_s is not None and sample.t_dev_ns * 1e-9 < self._sample_s:

@@ -70,6 +70,11 @@ class Pilot:
         self._grip = [0.0] * len(self.seats)
         self.read()
 
+    def moved(self, obs: Obs, applied: Array) -> None:
+        """Says that `applied` (action,) was somebody else's: hands that let go begin anew where the arms and grippers are."""
+        for seat, block in zip(self.seats, np.split(applied, len(self.seats)), strict=True):
+            seat.clutch.moved(seat.drive.measured(obs), float(np.clip(0.5 * (block[-1] + 1.0), 0.0, 1.0)))
+
     def observe(self, obs: Obs, applied: Array | None) -> None:
         """Takes in what the device said since the last tick and decides the action of this one."""
         del applied

@@ -32,11 +32,15 @@ FILMED = {"img": Part("synthetic", {"size": [64, 48], "hz": 20.0})}
 
 @dataclass
 class Waver:
-    """A policy that turns the first joint to and fro; from a tick on, `bad` makes its plans NaN, `ill` ends its process."""
+    """A policy that turns the first joint to and fro; from a tick on, `bad` makes its plans NaN, `ill` ends its process.
+
+    drift: where its actions are poses, it moves the hand along y by so much a tick [m].
+    """
 
     spec: Spec = SPEC
     bad: int = -1
     ill: int = -1
+    drift: float = 0.0
     tick: int = -1
 
     def reset(self, seed: int | None = None) -> None:
@@ -44,13 +48,17 @@ class Waver:
         self.tick = -1
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        del obs, applied
-        self.tick += 1
+        del applied
+        self.tick, self.obs = self.tick + 1, obs
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         del ask
         if 0 <= self.ill <= self.tick:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.drift:
+            actions = np.tile(np.concatenate([self.obs["eef_pos"], self.obs["eef_rot6d"], [-1.0]]).astype(np.float32), (12, 1))
+            actions[:, 1] += self.drift * np.arange(1, 13)
+            return Chunk(actions, self.tick)
         actions = np.tile(np.append(HOME, -1.0).astype(np.float32), (12, 1))
         actions[:, 0] += 0.1 * np.sin(0.1 * (self.tick + 1 + np.arange(12))).astype(np.float32)
         if 0 <= self.bad <= self.tick < self.bad + 20:

@@ -75,6 +75,13 @@ def test_without_hardware_there_is_a_line_for_each_missing_thing(
         ("driver: ur5\n", "unknown robot 'ur5'"),
         ("driver: virtual\nset: {arms: panda}\n", "unknown field 'arms'"),
         ("driver: virtual\nshare: 1.5\n", "share: want a share"),
+        ("driver: virtual\nstart: [.nan, 0, 0, 0, 0, 0, 0]\n", "start: want finite joint angles"),
+        ("driver: virtual\nlimits: {max_aligns: 2}\n", "unknown field 'max_aligns'; did you mean 'max_align'?"),
+        ("driver: virtual\nlimits: {acceleration: 2}\n", "limits: acceleration: want a list"),
+        ("driver: virtual\nlimits: {max_align: .nan}\n", "max_align: want a finite number"),
+        ("driver: virtual\nkinematics: {model: panda, tip: right_hand, base_m: [.nan, 0, 0]}\n", "base_m: want 3 finite"),
+        ("driver: virtual\ntakeover: {driver: gamepad, set: {buttons: 2}}\n", "unknown field 'buttons'"),
+        ("driver: virtual\ncameras: {img: {driver: synthetic, wants: strech}}\n", "want crop or stretch"),
         ("driver: virtual\ndeadman: {driver: keyboard}\n", "keyboard sends presses"),
         ("driver: virtual\ncameras: {img: {driver: v4l}}\n", "unknown camera 'v4l'"),
         (
@@ -136,6 +143,16 @@ def test_a_driver_that_is_killed_ends_the_episode_and_leaves_a_log(tmp_path: Pat
     assert outcome.reason == "stopped:fault: driver_crash" and outing.whole
     assert outing.modes()[-1] == ("fault", "driver_crash")
     assert list((tmp_path / "a" / "black_box").iterdir())
+
+
+def test_a_log_that_dies_is_said_and_the_body_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def kill(outing: Outing) -> None:
+        outing.deployment._log.feed.process.kill()  # type: ignore[union-attr]
+
+    outing = Outing(tmp_path / "a", at={10: kill}, wishes={"seconds": 2.0})
+    (outcome,) = outing.run().outcomes
+    assert outcome.reason == "horizon" and not outing.whole
+    assert capsys.readouterr().out.count("log_dead") == 1
 
 
 def test_a_planner_that_dies_is_started_once_more(tmp_path: Path) -> None:

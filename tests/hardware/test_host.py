@@ -92,6 +92,13 @@ def test_an_error_in_the_process_is_the_same_error_here(arm: Hosted) -> None:
         arm.activate()
 
 
+def test_what_a_terminal_sends_to_all_its_processes_neither_ends_nor_stops_a_driver(arm: Hosted) -> None:
+    for key in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
+        os.kill(arm.pid, key)
+    cycle = arm.read().cycle
+    until(lambda: arm.read().cycle > cycle + 3, "the driver goes on, so that it can ramp")
+
+
 def test_health_counts_the_cycles(arm: Hosted) -> None:
     assert arm.health().counters["samples"] > 0
 

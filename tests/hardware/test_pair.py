@@ -90,11 +90,18 @@ def test_metal_in_either_is_metal() -> None:
 
 
 def test_the_gripper_is_switched_on_first_and_off_last() -> None:
-    both = pair([sample(1)], [sample(1, 0.5)])
+    both = pair([sample(1, life=State.CONNECTED)], [sample(1, 0.5, State.CONNECTED)])
     both.activate()
     both.deactivate(Stop.HOLD)
     calls = [("grip", "activate"), ("arm", "activate"), ("arm", "deactivate"), ("grip", "deactivate")]
     assert both.arm.told == calls  # type: ignore[attr-defined]
+
+
+def test_an_arm_that_comes_back_alone_leaves_a_gripper_at_work_as_it_is() -> None:
+    both = pair([sample(1, life=State.CONNECTED)], [sample(1, 0.5)])
+    both.configure()
+    both.activate()
+    assert both.arm.told == [("arm", "configure"), ("arm", "activate")]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("wanted", [None, float("nan")])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
-from hardware._errors import ProtectiveStop, StaleData
+from hardware._errors import DriverEnded, ProtectiveStop, StaleData
 from hardware._host import Hosted
 from hardware._records import Hosting, Sample
 from hardware._ring import new_run
@@ -195,6 +195,19 @@ def test_a_fault_of_the_arm_is_raised_in_its_own_words() -> None:
     env = still(sample(0.0, life=State.FAULT))
     with pytest.raises(ProtectiveStop, match="arm: it broke"):
         env.step(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("call", ["step", "still"])
+def test_where_a_gripper_is_in_fault_or_gone_its_arm_is_told_to_hold(call: str) -> None:
+    for fault in (True, False):
+        arm = Still(sample(0.1))
+        body = RealEnv(SPEC, arm, Angles(), SHOWN, rate=pace())
+        arm.says = sample(0.1, life=State.FAULT)
+        if not fault:
+            arm.read = lambda: (_ for _ in ()).throw(DriverEnded("gripper", "its process has ended"))  # type: ignore[method-assign]
+        with pytest.raises(ProtectiveStop if fault else DriverEnded):
+            body.step(np.zeros(4, np.float32)) if call == "step" else body.still()
+        assert arm.held == 1 and arm.told is None
 
 
 def test_an_input_that_is_gone_holds_the_arm() -> None:

@@ -19,7 +19,7 @@ from sim_envs.tasks import cube_return, relay, square_twice
 
 NAMES = ("cube_return", "relay", "shell_arm", "square_twice")
 SECOND = "relay, the second hold"
-MEMORY = 16
+MEMORY = 8
 every_task = pytest.mark.parametrize("name", NAMES)
 every_hold = pytest.mark.parametrize("name", (*NAMES, SECOND))
 every_cue = pytest.mark.parametrize("name", ("relay", "shell_arm"))
@@ -183,15 +183,15 @@ def test_a_restore_in_the_middle_of_a_hold_continues_bit_equal_in_a_fresh_body(
     bodies: dict[str, Any], held: Held, name: str
 ) -> None:
     env = bodies[name]
-    for fact, state in held[name]:
-        env.restore(state)
-        actions = wild(env, MEMORY + 8)
-        for action in actions[:5]:
-            obs = env.step(action).obs
-        middle = env.state()
-        rest = [env.step(action).obs for action in actions[5:]]
-        end = env.state()
-        with closing(tasks.make(env.task, {"memory_steps": MEMORY})) as fresh:
+    with closing(tasks.make(env.task, {"memory_steps": MEMORY})) as fresh:
+        for fact, state in held[name]:
+            env.restore(state)
+            actions = wild(env, MEMORY + 8)
+            for action in actions[:5]:
+                obs = env.step(action).obs
+            middle = env.state()
+            rest = [env.step(action).obs for action in actions[5:]]
+            end = env.state()
             assert_equal([obs], [fresh.restore(middle)])
             assert tasks.module(env.task).fact(fresh) == fact
             assert_equal(rest, [fresh.step(action).obs for action in actions[5:]])

@@ -64,7 +64,7 @@ class Deadly(Walk):
     def step(self, action: np.ndarray) -> Step:
         deaths = len(list(self.notes.iterdir()))
         if self.seed == self.deadly_seed and self.ticks == 2 and deaths < self.times:
-            (self.notes / str(deaths)).touch()
+            (self.notes / str(deaths)).write_text(str(os.getpid()))
             if not self.kill:
                 raise FloatingPointError("the simulation is unstable")
             os.kill(os.getpid(), signal.SIGKILL)

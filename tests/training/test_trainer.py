@@ -134,28 +134,37 @@ def test_a_batch_accumulated_in_parts_computes_what_the_whole_computes(dataset, 
     np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=1e-4)
 
 
+TWO_PROCESSES = """
+import dataclasses, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_trainer as t
+from robolearn.data.store import EpisodeSet
+from robolearn.training import trainer
+
+cfg = t.make_config(Path(sys.argv[3]))
+cfg = dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, dropout=0.0))
+other = os.fork()  # after the imports, which take most of the time, and before anything is computed
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
+try:
+    trainer.train(cfg, EpisodeSet.open(sys.argv[2]), t.SPEC)
+finally:
+    code = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) if other else 0
+sys.exit(code)
+"""
+
+
 def test_two_processes_compute_what_one_computes(dataset, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys, dataclasses; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_trainer as t; from robolearn.data.store import EpisodeSet; from robolearn.training import trainer\n"
-        "cfg = t.make_config(Path(sys.argv[2]))\n"
-        "cfg = dataclasses.replace(cfg, policy=dataclasses.replace(cfg.policy, dropout=0.0))\n"
-        "trainer.train(cfg, EpisodeSet.open(sys.argv[1]), t.SPEC)\n"
-    )
+    plain = dataclasses.replace(make_config(tmp_path).policy, dropout=0.0)
+    trainer.train(make_config(tmp_path / "one", policy=plain), dataset, SPEC)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        at = ["--master_addr=127.0.0.1", f"--master_port={free.getsockname()[1]}"]
+        port = free.getsockname()[1]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    for name, launch in (
-        ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *at]),
-    ):
-        made = subprocess.run(
-            [*launch, str(script), str(dataset.path), str(tmp_path / name)], env=env, capture_output=True, text=True, timeout=300
-        )
-        assert made.returncode == 0, made.stderr[-2000:]
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun does
+    command = [sys.executable, "-c", TWO_PROCESSES, str(Path(__file__).parent), str(dataset.path), str(tmp_path / "two")]
+    made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key in a:
