@@ -15,6 +15,7 @@ from hardware._host import Hosted
 from hardware._records import Sample
 
 NO_JOINTS = np.zeros(0)
+_FRESH_S = 2.0  # patience with the next cycle
 
 
 class Pair:
@@ -36,7 +37,7 @@ class Pair:
 
     @property
     def _off(self) -> list[Hosted]:
-        return [part for part in (self.gripper, self.arm) if part.read().life is not State.ACTIVE]
+        return [part for part in (self.gripper, self.arm) if not _on(part)]
 
     def activate(self, timeout_s: float = 20.0) -> None:
         """Switches on, where it is, what is not on yet; the gripper first, for it may have to find its ends."""
@@ -137,6 +138,12 @@ def make_gripper_guard(caps: Caps, period_s: float) -> GripperGuard:
     """Returns the guard of a gripper alone, for `Hosted`."""
     del caps  # Unused: an aperture has no unit.
     return GripperGuard(period_s)
+
+
+def _on(part: Hosted) -> bool:
+    """Returns whether it is switched on, by a cycle that began after this question: the newest may be of before the last call."""
+    sample = part.read()
+    return sample.life is State.ACTIVE and part.read_fresh(sample.cycle, _FRESH_S).life is State.ACTIVE
 
 
 def _joined(arm: Sample, fingers: Sample) -> Sample:

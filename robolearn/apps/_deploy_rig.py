@@ -15,7 +15,7 @@ import numpy as np
 from hardware import real_env
 from hardware._base import CAMERAS, GRIPPERS, ROBOTS, ArmState, Frame, Identity, Setpoint, State, make
 from hardware._camera_host import HostedCamera
-from hardware._errors import DriverEnded
+from hardware._errors import TransportLost
 from hardware._host import Hosted
 from hardware._pair import Pair, make_gripper_guard
 from hardware._records import Hosting, Sample
@@ -93,8 +93,8 @@ class Rig:
         self.arm.configure()
         self.arm.activate()
 
-    def recover(self) -> None:
-        """Brings an arm in FAULT back to where it can be driven: clears what it holds against us, or opens it anew.
+    def make_ready(self) -> None:
+        """Brings the arm to where it can be driven, from FAULT too: clears what it holds against us, or opens it anew.
 
         HardwareError where it cannot; then another try begins with opening it.
         """
@@ -172,9 +172,9 @@ class Live:
 
     @property
     def arm(self) -> Hosted | Pair:
-        """The arm; DriverEnded while it is not open."""
+        """The arm; TransportLost while it is not open, as after a reconnect that failed: another may succeed."""
         if self.rig.arm is None:
-            raise DriverEnded(self.name, "it is not open")
+            raise TransportLost(self.name, "it is not open")
         return self.rig.arm
 
     def command(self, setpoint: Setpoint) -> None:

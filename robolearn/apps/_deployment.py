@@ -177,7 +177,7 @@ class Deployment:
 
             supervised = self._supervised(body, mind, machine, tell)
             if not wishes.dry:
-                self.rig.activate()
+                self.rig.activate()  # an arm in FAULT is for people to look at first
             stack.enter_context(Screen(board, f"deploy on {self.rig.robot.driver}", wishes.plain))
             if sys.stdin.isatty() and not wishes.plain:
                 self.people.keys = stack.enter_context(Keys()).read
@@ -261,7 +261,7 @@ class Deployment:
         return Supervised(
             body, mind, machine, self._align, Manners(self.attended, waits=wishes.consumer == "sync"), self.people.deadman,
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
-            recover=(lambda: None) if wishes.dry else self.rig.recover, revive=lambda: reviver(self._newest),
+            recover=(lambda: None) if wishes.dry else self.rig.make_ready, revive=lambda: reviver(self._newest),
         )  # fmt: skip
 
     def _align(self, here: np.ndarray, there: np.ndarray) -> Align:

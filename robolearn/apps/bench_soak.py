@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hardware._base import State
 from hardware.emulators._process import Running
 from robolearn.apps import _anchors_wire as wire
 from robolearn.apps._deploy_mind import Source
@@ -160,9 +161,7 @@ def run(cfg: Config) -> int:
         robot = RobotFile("koch", {"port": box.address, "calibration": str(calibration)}, hz=1.0 / PERIOD_S, share=0.5)
         rig = Rig(robot)
         stack.callback(rig.close)
-        rig.open()
-        if rig.missing:
-            raise HardwareError(f"soak: {next(iter(rig.missing.values()))}")
+        opened(rig)
         planner = InProcess(swing)
         stack.callback(planner.close)
         people = People(rig, stack)
@@ -188,6 +187,16 @@ def run(cfg: Config) -> int:
     if broken:
         raise Findings(f"soak: {', '.join(broken)}")
     return 0
+
+
+def opened(rig: Rig) -> None:
+    """Opens the arm, in three attempts: a busy machine misses answers. HardwareError where it does not answer."""
+    for _ in range(3):
+        rig.open()
+        if not rig.missing and rig.arm is not None and rig.arm.read().life is State.CONNECTED:
+            return
+        rig.close()
+    raise HardwareError(f"soak: {next(iter(rig.missing.values()), 'the arm is in FAULT before anything was asked of it')}")
 
 
 def promises(figures: dict[str, Any]) -> dict[str, bool]:

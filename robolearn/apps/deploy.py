@@ -22,6 +22,7 @@ from robolearn.apps._deployment import Deployment, People, Wishes
 from robolearn.apps._report import write_json
 from robolearn.errors import BadInput, Findings, Halted
 from robolearn.runtime.remote import InProcess
+from robolearn.runtime.state import Mode
 
 _PLANS = 4  # made before the start: a warm-up, and three that are timed
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -191,6 +192,9 @@ def report(cfg: Config, deployment: Deployment, whole: bool) -> int:
     }
     write_json(cfg.json, figures)
     ended = [outcome.reason for outcome in outcomes if outcome.reason.startswith(_BAD_ENDS)]
+    machine = deployment.machine
+    if machine.mode in (Mode.FAULT, Mode.ESTOP):  # at the horizon too
+        ended.append(f"{machine.mode}: {', '.join(machine.causes)}")
     if ended or not whole:
         raise Findings(f"deploy: {ended[0].removeprefix('stopped:') if ended else 'the run log is not whole'}")
     alarms = [outcome.reason for outcome in outcomes if outcome.reason.startswith("alarm:")]

@@ -75,9 +75,9 @@ class Scheduled:
     """Acts by the schedule, and asks the planner for chunks when the consumer says so; one request is under way at most.
 
     Plans are asked for and taken in `observe`, so `plan` is pure. lost: why the planner is gone, "" while it is there: what is
-    scheduled is then executed to its end, and the body stays. news: what came in this tick, for whoever logs it, plans: of that
-    the plans that were taken, whole, for whoever watches them. paused: set it, and no new plan is asked for (the body does not
-    follow, or what it shows is too old).
+    scheduled is then executed to its end, and the body stays. news: what came in this tick, for whoever logs it; plans: of that
+    the plans that were taken, whole, for whoever watches them. early: this tick is in the slot of the one before. paused: set it,
+    and no new plan is asked for (the body does not follow, or what it shows is too old).
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Scheduled:
 
     def _begin(self) -> None:
         self.lost, self.news, self.plans = "", list[tuple[Proposal, Offer]](), list[Chunk]()
-        self._tick, self._start, self._slot = -1, 0.0, -1
+        self._tick, self._start, self._slot, self.early = -1, 0.0, -1, False
         self._current: Held | None = None
         self._asked: _Asked | None = None
         self._last_asked: int | None = None
@@ -259,7 +259,7 @@ class Scheduled:
 
     def _choose(self, slot: int, early: bool) -> None:
         """Chooses this tick's action: what lies in the slot, unless the tick before had it."""
-        self._current = None if early else self.schedule.at(slot)
+        self._current, self.early = None if early else self.schedule.at(slot), early
         self._slot = max(slot, self._slot)
         if self.lost:
             self._events += (LOST,)

@@ -51,11 +51,13 @@ class Body(Protocol):
 class Mind(Protocol):
     """What is asked of the policy beside its actions; `schedule.Scheduled` is one.
 
-    lost: why its planner is gone; paused: it may ask for no plan; current: what is scheduled for this tick; news: what came.
+    lost: why its planner is gone; paused: it may ask for no plan; early: this tick has the action of the one before; current:
+    what is scheduled for this tick; news: what came.
     """
 
     lost: str
     paused: bool
+    early: bool
     news: list[Any]
 
     @property
@@ -132,8 +134,7 @@ class Supervised:
             raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
         self._align, self._kept, self._late, self._over, self._driven = None, False, False, "", False
         obs, now = self.body.reset(seed), self._clock_ns()
-        held = self.body.spec.action
-        self._last = Step(obs, np.zeros(held.shape, held.dtype), np.zeros(0, np.float32), {"monotonic": now})
+        self._last = Step(obs, np.zeros(self.spec.action.shape, self.spec.action.dtype), np.zeros(0), {"monotonic": now})
         self._before_ns, self._still_ns, self._offset_ns = now, now, self._wall_ns() - self._clock_ns()
         self._listen(now)
         for kind in set(self.machine.causes) - {"deadman"}:  # of the episode before; where it is left, it is found again
@@ -256,13 +257,12 @@ class Supervised:
             self.machine.clear(event, reason, now)
 
     def _look_at_clocks(self, now: int) -> None:
-        late_s = (now - self._before_ns) * 1e-9 - 1.0 / self.spec.hz
+        late_s, self._before_ns = (now - self._before_ns) * 1e-9 - 1.0 / self.spec.hz, now
         if late_s > self.manners.stall_s:
             self._react("stall", f"{1000 * late_s:.0f} ms late", now)
             self._stalled_ns = now
         elif (now - self._stalled_ns) * 1e-9 > 1.0:
             self._clear("stall", "on time for a second", now)
-        self._before_ns = now
         before, self._offset_ns = self._offset_ns, self._wall_ns() - self._clock_ns()
         if abs(jump := self._offset_ns - before) > _STEPPED_NS:
             self._react("clock_step", f"the wall clock moved by {jump * 1e-9:.3f} s", now)
@@ -300,7 +300,7 @@ class Supervised:
                 self.machine.clear("bad_chunk", "a good plan", now)
         if self.mind.current is not None:
             self._clear("underrun", "a plan is there", now)
-        elif not self.manners.waits and not self.mind.lost and self.machine.mode is Mode.RUN:
+        elif not (self.manners.waits or self.mind.lost or self.mind.early) and self.machine.mode is Mode.RUN:
             self._persist("underrun", "no action for this tick", now)
 
     def _look_at_inputs(self, now: int) -> None:

@@ -29,6 +29,7 @@ class Planned(Policy, Protocol):
 
     lost: str
     paused: bool
+    early: bool
     news: list[Any]
 
     @property
@@ -56,6 +57,11 @@ class TakeOver:
     def lost(self) -> str:
         """Why the mind's planner is gone."""
         return self.mind.lost
+
+    @property
+    def early(self) -> bool:
+        """Whether this tick has the action of the one before."""
+        return self.mind.early
 
     @property
     def news(self) -> list[Any]:

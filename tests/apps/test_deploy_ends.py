@@ -86,7 +86,7 @@ def test_an_arm_whose_gripper_does_not_answer_is_closed_again(monkeypatch: pytes
     rig = Rig(replace(PANDA, gripper=Part("robotiq_2f", {"port": "none"})))
     for _ in range(2):  # also where it is opened anew
         with pytest.raises(HardwareError, match="no answer"):
-            rig.recover()
+            rig.make_ready()
     assert rig.arm is None
     assert [call for name, call in log if name == "virtual"] == ["connect", "close"] * 2
 

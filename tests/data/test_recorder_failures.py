@@ -32,7 +32,7 @@ def arm() -> Arm:
 
 @dataclass
 class Patient(Mind):
-    """Waits at every tick until the recorder has taken most of what it was given, so that only the disk can stop it."""
+    """Waits at every tick until the recorder has taken most of what it was given: no test is about who is faster."""
 
     recorder: EpisodeWriter | None = None
 
@@ -46,7 +46,7 @@ class Patient(Mind):
 
 
 def record(recorder: EpisodeWriter, arm: Arm, steps: int = 12, **mind: Any) -> Outcome:
-    return rollout(arm, Mind(**mind), max_steps=steps, seed=3, sinks=[recorder], source="operator")
+    return rollout(arm, Patient(recorder=recorder, **mind), max_steps=steps, seed=3, sinks=[recorder], source="operator")
 
 
 def test_a_body_that_changes_its_mind_about_a_shape_ends_the_episode_at_its_last_whole_row(tmp_path: Path, capsys) -> None:
@@ -191,7 +191,7 @@ def test_a_disk_quota_that_is_used_up_keeps_earlier_episodes_and_says_why(
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     with recorder:
         record(recorder, arm, steps=3)
-        outcome = rollout(arm, Patient(recorder=recorder), max_steps=3000, seed=0, sinks=[recorder])
+        outcome = record(recorder, arm, steps=3000)
     assert outcome.reason.startswith("stopped:") and "too large" in outcome.reason.lower()
     said = capsys.readouterr().err
     assert "episode 1" in said and ("saved as partial" in said or "could not be saved" in said)
@@ -214,7 +214,7 @@ def test_a_full_disk_keeps_earlier_episodes_and_says_why(tmp_path: Path, arm: Ar
         how = Recording(codec=Codec("png"), pack="never", least_free_mib=1)
         with EpisodeWriter(disk / "a.zarr", {}, how, clock=arm.clock) as recorder:
             record(recorder, arm, steps=5)
-            outcome = rollout(arm, Patient(recorder=recorder), max_steps=3000, seed=0, sinks=[recorder])
+            outcome = record(recorder, arm, steps=3000)
             assert outcome.reason == "stopped:No space left on device"
             with pytest.raises(DatasetError, match=r"0 MiB are free on its disk, want 1 to begin"):
                 record(recorder, arm)

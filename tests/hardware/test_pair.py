@@ -30,6 +30,7 @@ class Part:
         limits = (none, none, none) if opening_m else (LOW, HIGH, HIGH)
         self.caps = Caps(() if opening_m else ("a", "b"), *limits, (10.0, 100.0, 500.0), opening_m=opening_m)
         self.setpoints: list[Setpoint] = []
+        self.next_one: Sample | None = None
 
     def command(self, setpoint: Setpoint) -> None:
         self.setpoints.append(setpoint)
@@ -38,7 +39,7 @@ class Part:
         return self.samples[-1]
 
     def read_fresh(self, after: int, timeout_s: float) -> Sample:
-        return self.samples[-1]
+        return self.next_one or self.samples[-1]
 
     def history(self, k: int) -> list[Sample]:
         return self.samples[-k:]
@@ -102,6 +103,13 @@ def test_an_arm_that_comes_back_alone_leaves_a_gripper_at_work_as_it_is() -> Non
     both.configure()
     both.activate()
     assert both.arm.told == [("arm", "configure"), ("arm", "activate")]  # type: ignore[attr-defined]
+
+
+def test_what_was_switched_off_just_now_is_switched_on_again() -> None:
+    both = pair([sample(1)], [sample(1, 0.5)])
+    both.arm.next_one = sample(2, life=State.CONNECTED)  # type: ignore[attr-defined]
+    both.configure()
+    assert both.arm.told == [("arm", "configure")]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("wanted", [None, float("nan")])

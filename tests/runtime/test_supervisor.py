@@ -286,3 +286,12 @@ def test_a_body_that_nobody_watches_gives_up() -> None:
     trip = Trip({10: gone}, manners=Manners(give_up_s=2.0))
     outcome = trip.run(200)
     assert outcome.reason == "stopped:hold: camera_gone for 2 s" and outcome.steps in range(48, 54)
+
+
+def test_a_tick_in_the_slot_of_the_one_before_is_no_underrun() -> None:
+    def hurry(trip: Trip) -> None:
+        trip.body.extra_s = -0.8 / HZ
+
+    trip = Trip({10: hurry})
+    trip.run(30)
+    assert trip.mind.statistics().early == 1 and trip.path() == ["run"] and not trip.said("underrun")

@@ -137,6 +137,7 @@ def test_a_batch_accumulated_in_parts_computes_what_the_whole_computes(dataset, 
 TWO_PROCESSES = """
 import dataclasses, os, sys
 from pathlib import Path
+from accelerate import PartialState
 sys.path.insert(0, sys.argv[1])
 import test_trainer as t
 from robolearn.data.store import EpisodeSet
@@ -148,6 +149,7 @@ other = os.fork()  # after the imports, which take most of the time, and before 
 os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 try:
     trainer.train(cfg, EpisodeSet.open(sys.argv[2]), t.SPEC)
+    assert PartialState().num_processes == 2
 finally:
     code = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) if other else 0
 sys.exit(code)
