@@ -27,9 +27,10 @@ from robolearn.apps._deployment import People, Wishes
 from robolearn.apps._robot_file import Kinematics, Part
 from robolearn.apps.bench_soak import children
 from robolearn.core import ArraySpec, Chunk, Flag, Outcome, Spec, TeleopSample, Verdict
-from robolearn.errors import BadInput, Halted, HardwareError
+from robolearn.errors import BadInput, Findings, Halted, HardwareError
 from robolearn.runtime.limits import defaults
 from robolearn.runtime.runs import episodes, open_run
+from robolearn.runtime.state import Machine
 from robolearn.runtime.supervisor import Manners
 from tests.apps.deploys import HOME, NAMES, PANDA, SPEC, Outing
 
@@ -156,10 +157,20 @@ def test_a_monitor_is_shown_whole_plans_as_they_are_taken_and_its_verdict_stands
 def test_an_episode_that_an_alarm_ended_is_exit_code_3(tmp_path: Path) -> None:
     mind = SimpleNamespace(statistics=lambda: Wishes(tmp_path))  # any dataclass will do
     ended = [Outcome(0, 7, None, None, "alarm:fiper", alarm_step=7)]
-    deployment: Any = SimpleNamespace(wishes=Wishes(tmp_path), outcomes=ended, lines=(), mind=mind, why="")
+    machine = Machine(sink=lambda change: None)
+    deployment: Any = SimpleNamespace(wishes=Wishes(tmp_path), outcomes=ended, lines=(), mind=mind, why="", machine=machine)
     with pytest.raises(Halted, match="alarm:fiper"):
         deploy.report(config(), deployment, True)
     assert Halted.exit_code == 3
+
+
+def test_a_fault_that_is_left_at_the_horizon_is_a_finding(tmp_path: Path) -> None:
+    mind, machine = SimpleNamespace(statistics=lambda: Wishes(tmp_path)), Machine(sink=lambda change: None)
+    machine.react("servo_alert", "elbow: overload", 1)
+    ended = [Outcome(0, 7, None, None, "horizon")]
+    deployment: Any = SimpleNamespace(wishes=Wishes(tmp_path), outcomes=ended, lines=(), mind=mind, why="", machine=machine)
+    with pytest.raises(Findings, match="fault: servo_alert"):
+        deploy.report(config(), deployment, True)
 
 
 def test_a_line_that_cannot_be_printed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
