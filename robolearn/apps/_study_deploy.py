@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from robolearn.runtime.schedule import Rules, Scheduled
 
 SDK = {"ur5e": "UR5e", "viperx": "UR5e"}  # an emulated robot, and the arm of the scene that moves behind it
 BODIES = ("sim", "virtual", *SDK)
-FIGURES = ("seconds", "jerk", "seam_p95", "seam_max", "idle", "delay_ticks", "wall_s")
+FIGURES = ("seconds", "jerk", "seam_p95", "seam_max", "idle_share", "delay_ticks", "wall_s")
 MAX_STEPS = 200
 ACCELERATION, JERK = 20.0, 1000.0  # [rad/s^2], [rad/s^3] of the limits: below the data sheets of Panda and UR5e
 
@@ -59,6 +59,21 @@ class Plan:
         return range(self.first_seed, self.first_seed + self.episodes)
 
 
+def parse(name: str, runs: Sequence[Path]) -> Cell:
+    """Returns the cell called RUN/BODY/CONSUMER/DELAY[+ACT] of one of the run folders; BadInput where there is none."""
+    run, *rest = name.split("/")
+    found = [str(folder) for folder in runs if folder.name == run]
+    try:
+        body, consumer, late = rest
+        delay, _, act = late.partition("+")
+        cell = Cell(found[0], body, consumer, int(delay), int(act or 0))
+    except (ValueError, IndexError):
+        raise BadInput(f"cell: want RUN/BODY/CONSUMER/DELAY of {', '.join(r.name for r in runs)}, got '{name}'") from None
+    if body not in BODIES:
+        raise BadInput(f"cell: want a body of {', '.join(BODIES)}, got '{body}'")
+    return cell
+
+
 def read_cells(path: Path) -> dict[str, dict[str, Any]]:
     """Returns the cells that are done, by name."""
     return {line["cell"]: line for line in read_lines(path)}
@@ -84,7 +99,7 @@ def _plain(plan: Plan, cell: Cell) -> dict[str, Any]:
     options = Options(episodes=plan.episodes, seed=plan.first_seed, workers=0, max_steps=MAX_STEPS)
     outcomes = [record.outcome for record in evaluate(subject, options).records]
     hz = 20.0
-    nothing = {"jerk": float("nan"), "seam_p95": float("nan"), "seam_max": float("nan"), "idle": 0.0, "delay_ticks": 0.0}
+    nothing = {"jerk": float("nan"), "seam_p95": float("nan"), "seam_max": float("nan"), "idle_share": 0.0, "delay_ticks": 0.0}
     return {**_ends(outcomes, hz), **nothing}
 
 
@@ -142,7 +157,7 @@ class Measured:
         seams = self.seams or [0.0]
         return {
             "jerk": float(np.mean(self.jerks)), "seam_p95": float(np.quantile(seams, 0.95)), "seam_max": float(max(seams)),
-            "idle": float(np.mean(self.idle)), "delay_ticks": float(np.mean(self.delays or [0])),
+            "idle_share": float(np.mean(self.idle)), "delay_ticks": float(np.mean(self.delays or [0])),
         }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import time
@@ -23,6 +24,8 @@ from robolearn.data._fan import fan_out
 from robolearn.data._files import append_durably
 from robolearn.errors import BadInput
 from robolearn.intervals import wilson95
+
+COLUMNS = ("cell", "train_seed", "episode_seed", "success", "score", "alarm_step", "weights_sha256", "commit")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,12 @@ class Config:
     """Processes, one thread each."""
     minutes: float = 0.0
     """Begin no cell after so many minutes; 0: until all are done."""
-    results: Path = Path("docs/results/deploy")
-    """cells.jsonl and summary.json."""
+    cell: str = ""
+    """Only this one, RUN/BODY/CONSUMER/DELAY or .../DELAY+ACT, made anew; no table is written."""
+    results: Path = Path("docs/results/hardware")
+    """closed_loop_cells.jsonl, closed_loop.json, episodes.csv."""
+    json: Path | None = None
+    """Write the figures of --cell, or the table, to this file too."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be studied; ValueError names the field."""
@@ -60,7 +67,9 @@ class Config:
 
 def run(cfg: Config) -> int:
     """Runs the cells that are missing, then writes the table of what there is."""
-    wanted, path = cells_of(cfg), cfg.results / "cells.jsonl"
+    if cfg.cell:
+        return one(cfg)
+    wanted, path = cells_of(cfg), cfg.results / "closed_loop_cells.jsonl"
     cfg.results.mkdir(parents=True, exist_ok=True)
     done = grid.read_cells(path)
     seeds = (cfg.eval_seed, cfg.episodes)
@@ -89,6 +98,15 @@ def run(cfg: Config) -> int:
     return 0
 
 
+def one(cfg: Config) -> int:
+    """Runs one cell and prints its row."""
+    found = grid.run_cell(Plan(cfg.eval_seed, cfg.episodes), grid.parse(cfg.cell, cfg.runs))
+    rows = [row_of(found)]
+    print(text(rows))
+    write_json(cfg.json, {**found, "rows": rows}, cfg.eval_seed)
+    return 0
+
+
 def cells_of(cfg: Config) -> list[Cell]:
     """Returns the cells: the plain task once a run, every other body with each consumer and delay."""
     cells = []
@@ -105,14 +123,28 @@ def cells_of(cfg: Config) -> list[Cell]:
 
 
 def conclude(cfg: Config, done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Writes and returns the table of all cells that are done."""
-    rows = []
-    for name, cell in done.items():
-        low, high = wilson95(sum(cell["success"]), len(cell["success"]))
-        kept = {key: cell[key] for key in ("robot", "body", "consumer", "delay_ms", "act_ms", *grid.FIGURES)}
-        rows.append({"cell": name, "success": float(np.mean(cell["success"])), "interval95": [low, high], **kept})
-    write_json(cfg.results / "summary.json", {"rows": rows, "episodes": cfg.episodes}, cfg.eval_seed)
+    """Writes and returns the table of all cells that are done, and its episodes."""
+    rows = [row_of(cell) for cell in done.values()]
+    facts = {"rows": rows, "episodes": cfg.episodes, "first_seed": cfg.eval_seed, "interval95": "Wilson over episodes"}
+    write_json(cfg.results / "closed_loop.json", facts, cfg.eval_seed)
+    write_json(cfg.json, facts, cfg.eval_seed)
+    with (cfg.results / "episodes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for name, cell in done.items():
+            first, weights, commit = cell["first_seed"], cell["weights_sha256"], cell["commit"]
+            writer.writerows([name, 0, first + k, ok, float(ok), "", weights, commit] for k, ok in enumerate(cell["success"]))
     return rows
+
+
+def row_of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the row of a cell."""
+    low, high = wilson95(sum(cell["success"]), len(cell["success"]))
+    return {
+        "cell": cell["cell"], "robot": cell["robot"], "body": cell["body"], "scheduler": cell["consumer"],
+        "delay_ms": cell["delay_ms"], "act_ms": cell["act_ms"], "train_seeds": 1, "episodes": len(cell["success"]),
+        "success": float(np.mean(cell["success"])), "interval95": [low, high], **{key: cell[key] for key in grid.FIGURES},
+    }  # fmt: skip
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -120,8 +152,8 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
     head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}"
     head += f"{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
     lines = [
-        f"{row['robot']:<8}{row['body']:<9}{row['consumer']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms{row['success']:>9.2f}"
-        f"{row['seconds']:>9.2f}{row['jerk']:>8.0f}{row['seam_p95']:>8.3f}{row['idle']:>7.2f}"
+        f"{row['robot']:<8}{row['body']:<9}{row['scheduler']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms{row['success']:>9.2f}"
+        f"{row['seconds']:>9.2f}{row['jerk']:>8.0f}{row['seam_p95']:>8.3f}{row['idle_share']:>7.2f}"
         for row in rows
     ]
     return "\n".join([head, *lines])
