@@ -113,6 +113,18 @@ class People:
         return device
 
 
+def invited(board: Board, hear: Callable[[], Sequence[str]], pause: Callable[[float], None] = time.sleep) -> bool:
+    """Waits, the arm holding, until the operator says that the next episode may begin; False where the run is to end."""
+    board.note("is the scene ready, and nobody near? r begins the next episode, q ends the run")
+    while True:
+        words = set(hear())
+        if words & {"quit", "stop", "estop"}:
+            return False
+        if "resume" in words:
+            return True
+        pause(0.05)
+
+
 def as_row(sample: Sample) -> np.ndarray:
     """Returns a cycle as the run log keeps it (4 n + 7,) float64, in the order of ROW."""
     state = sample.state
@@ -184,6 +196,8 @@ class Deployment:
             for k in range(wishes.episodes):
                 if not log.healthy:
                     raise HardwareError(f"{wishes.out}: episode {k + 1} is not begun, the run log is not healthy: {log.reason}")
+                if k and self.attended and self.rig.metal and not wishes.dry and not invited(board, self.people.hear):
+                    break
                 board.episode, board.max_steps = k + 1, round(wishes.seconds * self.source.spec.hz)
                 outcome = rollout(
                     supervised, mind, max_steps=board.max_steps, seed=k, sinks=[log, board, self, supervised],

@@ -134,7 +134,8 @@ class Supervised:
             raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
         self._align, self._kept, self._late, self._over, self._driven = None, False, False, "", False
         obs, now = self.body.reset(seed), self._clock_ns()
-        self._last = Step(obs, np.zeros(self.spec.action.shape, self.spec.action.dtype), np.zeros(0), {"monotonic": now})
+        none = np.zeros(self.spec.action.shape, self.spec.action.dtype)
+        self._last = Step(obs, none, self.body.where().astype(np.float32), {"monotonic": now})
         self._before_ns, self._still_ns, self._offset_ns = now, now, self._wall_ns() - self._clock_ns()
         self._listen(now)
         for kind in set(self.machine.causes) - {"deadman"}:  # of the episode before; where it is left, it is found again
@@ -162,8 +163,7 @@ class Supervised:
         else:
             self._look_at_inputs(self._clock_ns())
         self.mind.paused = driven or self.machine.mode in _STOPPED or self.body.age_s > self.manners.plan_age_s
-        flags = Flag(step.flags) | (Flag(0) if moved else Flag.HELD)
-        flags |= (Flag.INTERVENTION | Flag.ENGAGED) if driven else Flag(0)
+        flags = Flag(step.flags) | (Flag(0) if moved else Flag.HELD) | (Flag.INTERVENTION | Flag.ENGAGED if driven else Flag(0))
         self._last = self._ended(replace(step, flags=int(flags)))
         return self._last
 
@@ -195,7 +195,7 @@ class Supervised:
             raise EpisodeStopped(f"{mode}: {causes} for {self.manners.give_up_s:g} s")
 
     def stream(self, name: str, t_ns: int, array: np.ndarray) -> None:
-        """Ignores raw streams."""
+        """Ignores them."""
 
     def end(self, outcome: Outcome) -> None:
         """Stops in order: the schedule is emptied, the body ramps to rest and holds; a fault stays one."""

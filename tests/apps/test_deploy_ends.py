@@ -23,7 +23,7 @@ from robolearn.apps import _deploy_mind as minds
 from robolearn.apps import _deployment, deploy
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._deploy_screen import Board, Screen
-from robolearn.apps._deployment import People, Wishes
+from robolearn.apps._deployment import People, Wishes, invited
 from robolearn.apps._robot_file import Kinematics, Part
 from robolearn.apps.bench_soak import children
 from robolearn.core import ArraySpec, Chunk, Flag, Outcome, Spec, TeleopSample, Verdict
@@ -223,9 +223,19 @@ def test_a_person_takes_over_from_where_the_arm_is(tmp_path: Path, monkeypatch: 
     obs = {**Outing.spec.obs, "eef_pos": ArraySpec((3,), names=where), "eef_rot6d": ArraySpec((6,), names=turn)}
     spec = Spec(obs, ArraySpec((10,), names=(*where, *turn, "gripper")), 20.0, codec="pose_abs", execute=4)
     robot = replace(PANDA, kinematics=Kinematics("panda", "right_hand"), takeover=Part("gamepad"))
-    outing = Outing(tmp_path / "a", robot, spec, fields={"drift": 0.005}, wishes={"seconds": 3.0})
-    ticks = lambda: outing.deployment.mind.statistics().ticks  # noqa: E731
-    monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(lambda: 30 <= ticks() < 45))
+    outing = Outing(tmp_path / "a", robot, spec, fields={"drift": 0.005}, wishes={"seconds": 20.0})
+    began, pressed = list[np.ndarray](), list[int]()
+
+    def presses() -> bool:
+        """The person waits until the policy has moved the arm, and drives for 15 ticks; then the run may end."""
+        here = outing.deployment._newest.get("eef_pos", np.zeros(3))
+        began.extend([here] if not began and here.any() else [])
+        if began and (pressed or np.abs(here - began[0]).max() > 0.06):
+            pressed.append(outing.deployment.mind.statistics().ticks)
+        return bool(pressed) and pressed[-1] - pressed[0] < 15
+
+    outing.until = lambda outing: bool(pressed) and pressed[-1] - pressed[0] > 20
+    monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(presses))
     outing.run()
     (episode,) = episodes(outing.log, emulated=True)
     marked = np.flatnonzero(episode.arrays["flags"] & Flag.INTERVENTION)
@@ -300,3 +310,12 @@ def test_closing_is_not_stopped_half_way(signals: None) -> None:
         signal.signal(number, signal.default_int_handler)  # as the command sets them
     deploy.closed(SimpleNamespace(close=close))  # type: ignore[arg-type]
     assert done == ["closed"]
+
+
+def test_metal_waits_for_a_word_before_the_next_episode() -> None:
+    board = Board("")
+    for said, begins in ((["hold", "resume"], True), (["hold", "quit"], False)):
+        words = [[], *([word] for word in said)]
+        assert invited(board, lambda words=words: words.pop(0), lambda seconds: None) is begins
+        assert not words
+    assert "nobody near" in board.notes[0]
