@@ -218,6 +218,7 @@ def test_a_dead_man_let_go_holds_and_where_nobody_is_there_the_run_ends(tmp_path
     assert outing.machine.mode == "idle"
 
 
+@pytest.mark.slow
 def test_a_person_takes_over_from_where_the_arm_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where, turn = ("x", "y", "z"), tuple(f"r{i}" for i in range(6))
     obs = {**Outing.spec.obs, "eef_pos": ArraySpec((3,), names=where), "eef_rot6d": ArraySpec((6,), names=turn)}
