@@ -17,7 +17,7 @@ import tyro
 from tqdm import tqdm
 
 from robolearn.apps import _study_deploy as grid
-from robolearn.apps._report import write_json
+from robolearn.apps._report import plain, write_json
 from robolearn.apps._study_deploy import Cell, Plan
 from robolearn.apps._trials import FIRST_TEST_SEED
 from robolearn.data._fan import fan_out
@@ -87,7 +87,7 @@ def run(cfg: Config) -> int:
 
     with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="cell", disable=None) as bar:
         for found in fan_out(partial(grid.run_cell, plan), in_time(), cfg.workers):
-            append_durably(path, json.dumps(found))
+            append_durably(path, json.dumps(plain(found), allow_nan=False))
             bar.update()
             bar.write(f"{found['cell']}: {sum(found['success'])} of {len(found['success'])}", file=sys.stderr)
             conclude(cfg, grid.read_cells(path))
@@ -151,9 +151,9 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table for a terminal."""
     head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}"
     head += f"{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
-    lines = [
-        f"{row['robot']:<8}{row['body']:<9}{row['scheduler']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms{row['success']:>9.2f}"
-        f"{row['seconds']:>9.2f}{row['jerk']:>8.0f}{row['seam_p95']:>8.3f}{row['idle_share']:>7.2f}"
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        seconds, jerk, seam = (np.nan if row[key] is None else row[key] for key in ("seconds", "jerk", "seam_p95"))
+        line = f"{row['robot']:<8}{row['body']:<9}{row['scheduler']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms"
+        lines.append(f"{line}{row['success']:>9.2f}{seconds:>9.2f}{jerk:>8.0f}{seam:>8.3f}{row['idle_share']:>7.2f}")
     return "\n".join([head, *lines])
