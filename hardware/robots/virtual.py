@@ -172,7 +172,7 @@ def _plant(config: Config) -> Body:
 
     from hardware.emulators._plants import MujocoPlant
 
-    path = Path(config.model) if config.model else _robosuite(config.arm)
+    path = Path(config.model) if config.model else robosuite_model(config.arm)
     try:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
@@ -188,8 +188,8 @@ def _plant(config: Config) -> Body:
     return Body(MujocoPlant(model, names, start), tuple(names), lower, upper)
 
 
-def _robosuite(arm: str) -> Path:
-    """Returns robosuite's model of an arm, without importing robosuite."""
+def robosuite_model(arm: str) -> Path:
+    """Returns the MJCF file of one of robosuite's arms, without importing robosuite; ConfigError where it has no such arm."""
     spec = importlib.util.find_spec("robosuite")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependency("robosuite", "its arms", "pip install robosuite==1.5.1")
@@ -197,5 +197,5 @@ def _robosuite(arm: str) -> Path:
     path = folder / arm / "robot.xml"
     if not path.is_file():
         known = ", ".join(sorted(entry.parent.name for entry in folder.glob("*/robot.xml")))
-        raise ConfigError(f"virtual arm: robosuite has no '{arm}' (known: {known})")
+        raise ConfigError(f"robosuite has no arm '{arm}' (known: {known}); name one, or an .xml file")
     return path

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console, Group
-from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from robolearn.apps._live_screen import LiveScreen
 from robolearn.core import Flag, Outcome, Spec, Tick
 from robolearn.runtime.state import Change, Machine, Mode
 
-REFRESH_HZ = 8
 KEYS = {
     "space": "estop", "h": "hold", "r": "resume", "c": "recover", "y": "success", "f": "failure", "s": "stop", "q": "quit",
 }  # fmt: skip
@@ -100,25 +99,14 @@ class Board:
         return float(np.mean([bool(flags & flag) for flags in last])) if last else 0.0
 
 
-class Screen:
+class Screen(LiveScreen):
     """Shows a board while the block runs; plain lines where `plain`, or where standard output is no terminal."""
 
     def __init__(self, board: Board, title: str, plain: bool = False, console: Console | None = None) -> None:
-        self.board, self.title, self.console = board, title, console or Console()
-        self._live: Live | None = None
-        if not plain and self.console.is_terminal:
-            self._live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=REFRESH_HZ)
-        else:
+        super().__init__(plain, console)
+        self.board, self.title = board, title
+        if self._live is None:
             board.tell = self._say
-
-    def __enter__(self) -> Screen:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     @staticmethod
     def _say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -13,9 +12,10 @@ import mujoco
 import numpy as np
 
 from hardware._base import CAMERAS, DEVICES, GRIPPERS, ROBOTS
+from hardware.robots.virtual import robosuite_model
 from robolearn import config, geometry, registry
 from robolearn.apps._guarded import MakeGuard, safe_share_of
-from robolearn.errors import BadInput, ConfigError, MissingDependency, nearest
+from robolearn.errors import BadInput, ConfigError, nearest
 from robolearn.runtime.kinematics import Hand
 from robolearn.runtime.latency import LatencyModel
 from robolearn.runtime.limits import Box, Limits, Plane
@@ -64,7 +64,7 @@ class Kinematics:
 
     def path(self) -> Path:
         """Returns the MJCF file."""
-        return Path(self.model) if self.model.endswith(".xml") else _robosuite(self.model)
+        return Path(self.model) if self.model.endswith(".xml") else robosuite_model(self.model)
 
 
 @dataclass(frozen=True)
@@ -210,16 +210,3 @@ def _placed(where: Kinematics) -> mujoco.MjSpec:
         at = at @ geometry.pose(np.array(where.tool_m), geometry.matrix_from_quat_wxyz(turn))
         site.parent.add_site(name=TOOL, pos=at[:3, 3], quat=geometry.quat_wxyz_from_matrix(at[:3, :3]))
     return spec
-
-
-def _robosuite(arm: str) -> Path:
-    """Returns robosuite's model of an arm, without importing robosuite."""
-    spec = importlib.util.find_spec("robosuite")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependency("robosuite", "its arms", "pip install robosuite==1.5.1")
-    folder = Path(spec.submodule_search_locations[0]) / "models/assets/robots"
-    path = folder / arm / "robot.xml"
-    if not path.is_file():
-        known = ", ".join(sorted(entry.parent.name for entry in folder.glob("*/robot.xml")))
-        raise ConfigError(f"kinematics model: robosuite has no '{arm}' (known: {known}), and it is no .xml file")
-    return path

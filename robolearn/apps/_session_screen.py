@@ -10,22 +10,21 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from robolearn.apps._live_screen import LiveScreen
 from robolearn.apps._session import Board, State
 from robolearn.core import Flag
 
-REFRESH_HZ = 8
 KEYS = "enter start/stop   y success   f failure   r redo   backspace delete last   u undo   q quit"
 _COLOURS = {State.WAITING: "yellow", State.RECORDING: "bold red", State.DONE: "green"}
 _LIMITS = {Flag.CLAMPED: "limits hold back", Flag.HELD: "held still", Flag.STALE: "no input", Flag.DISENGAGED: "hand is off"}
 
 
-class Screen:
+class Screen(LiveScreen):
     """Shows `board()` while the block runs; plain lines where `plain`, or where standard output is no terminal."""
 
     def __init__(
@@ -37,20 +36,8 @@ class Screen:
         beep: bool = False,
         console: Console | None = None,
     ) -> None:
+        super().__init__(plain, console)
         self.board, self.title, self.hz, self.beep = board, title, hz, beep
-        self.console = console or Console()
-        self._live: Live | None = None
-        if not plain and self.console.is_terminal:
-            self._live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=REFRESH_HZ)
-
-    def __enter__(self) -> Screen:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def tell(self, text: str) -> None:
         """Says one thing: a line that stays, and a bell if wanted."""

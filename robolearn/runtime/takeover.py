@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robolearn.core import Ask, Chunk, Flag, Obs, Policy
+from robolearn.runtime.supervisor import Mind
 
 
 class Person(Policy, Protocol):
@@ -24,17 +25,8 @@ class Person(Policy, Protocol):
     def moved(self, obs: Obs, applied: np.ndarray) -> None: ...
 
 
-class Planned(Policy, Protocol):
-    """The policy's side: what `supervisor.Mind` asks of it."""
-
-    lost: str
-    paused: bool
-    early: bool
-    news: list[Any]
-
-    @property
-    def current(self) -> Any: ...
-    def flush(self) -> None: ...
+class Planned(Policy, Mind, Protocol):
+    """The policy's side: a mind that a supervisor may ask (`schedule.Scheduled`)."""
 
 
 class TakeOver:

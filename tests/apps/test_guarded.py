@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def made(**how: Any) -> Guarded:
     """Returns a guard that has crossed to another process, at rest at 0."""
-    guard: Guarded = pickle.loads(pickle.dumps(MakeGuard(**how)))(CAPS, PERIOD_S)
+    crossed: MakeGuard = ForkingPickler.loads(ForkingPickler.dumps(MakeGuard(**how)))  # as a new process is given it
+    guard = crossed(CAPS, PERIOD_S)
     guard.reset(np.zeros(2), None, 0.0)
     return guard
 

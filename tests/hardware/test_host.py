@@ -97,6 +97,7 @@ def test_what_a_terminal_sends_to_all_its_processes_neither_ends_nor_stops_a_dri
         os.kill(arm.pid, key)
     cycle = arm.read().cycle
     until(lambda: arm.read().cycle > cycle + 3, "the driver goes on, so that it can ramp")
+    assert arm.alive and arm.fault() is None and not arm.read().life.startswith("fault")
 
 
 def test_health_counts_the_cycles(arm: Hosted) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -143,15 +143,11 @@ def request(k: int, welcome: Message, **changes: Any) -> bytes:
 
 def spoken(place: Place, *data: bytes | str, settings: Settings = PATIENT) -> list[Message]:
     """Returns what the server answers to raw messages until it closes the connection, or all that it was asked is answered."""
-    link, answers = dial(place.server.address, settings), []
-    try:
+    link, answers = dial(place.server.address, settings), list[Message]()
+    with closing(link), suppress(Disconnected):  # that it closes is an answer too, and the last
         for message in data:
             link.send(message)  # type: ignore[arg-type]
         answers.extend(decode(link.receive(20.0)) for _ in data)  # type: ignore[arg-type]
-    except Disconnected:
-        pass
-    finally:
-        link.close()
     return answers
 
 

@@ -132,6 +132,9 @@ def test_a_client_that_dies_while_its_plans_wait_gives_its_robot_back(place: Pla
     policy.gate.set()
     until(lambda: place.server.metrics.value("robolearn_leases") == 0)
     link.close()
+    next_one = spoken(place, hello())
+    assert [message.kind for message in next_one] == ["welcome"]  # the same robot may come again at once
+    assert place.server.metrics.value("robolearn_departed_total") >= 1
 
 
 def test_a_flood_silence_and_too_many_robots_are_put_out() -> None:

@@ -11,6 +11,7 @@ HELP: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "robolearn_connections": ("gauge", "Open websocket connections."),
         "robolearn_leases": ("gauge", "Robots that a session controls now."),
+        "robolearn_departed_total": ("counter", "Connections that their peer ended, or that were cut off."),
         "robolearn_received_total": ("counter", "Messages received, by kind."),
         "robolearn_received_bytes_total": ("counter", "Bytes of messages received."),
         "robolearn_sent_bytes_total": ("counter", "Bytes of messages sent."),

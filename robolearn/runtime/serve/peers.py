@@ -93,8 +93,8 @@ class Peers:
             session = self._admit(hello, connection)
             await self._welcome(connection, session, hello)
             await (self._control if session.role == CONTROL else self._show)(connection, session)
-        except EOFError:
-            pass  # how every peer ends
+        except EOFError:  # how every peer ends, one that was cut off too
+            self.metrics.add("robolearn_departed_total")
         except (Refusal, ProtocolError) as refusal:
             await self._refuse(connection, session, refusal)
         except Exception:  # a mistake of ours ends this peer, not the server, and the peer learns a number only
