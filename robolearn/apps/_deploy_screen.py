@@ -103,8 +103,8 @@ class Screen(LiveScreen):
     """Shows a board while the block runs; plain lines where `plain`, or where standard output is no terminal."""
 
     def __init__(self, board: Board, title: str, plain: bool = False, console: Console | None = None) -> None:
-        super().__init__(plain, console)
         self.board, self.title = board, title
+        super().__init__(plain, console)
         if self._live is None:
             board.tell = self._say
 

@@ -15,6 +15,7 @@ class LiveScreen(ABC):
     """Shows `picture()` while the block runs; nothing where `plain`, or where standard output is no terminal."""
 
     def __init__(self, plain: bool, console: Console | None) -> None:
+        """Draws once at once: what `picture` reads must be there before."""
         self.console = console or Console()
         self._live: Live | None = None
         if not plain and self.console.is_terminal:

@@ -36,8 +36,8 @@ class Screen(LiveScreen):
         beep: bool = False,
         console: Console | None = None,
     ) -> None:
-        super().__init__(plain, console)
         self.board, self.title, self.hz, self.beep = board, title, hz, beep
+        super().__init__(plain, console)
 
     def tell(self, text: str) -> None:
         """Says one thing: a line that stays, and a bell if wanted."""

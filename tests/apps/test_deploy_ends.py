@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from hardware._base import Identity
 from robolearn.apps import _deploy_checks as checks
@@ -320,3 +322,10 @@ def test_metal_waits_for_a_word_before_the_next_episode() -> None:
         assert invited(board, lambda words=words: words.pop(0), lambda seconds: None) is begins
         assert not words
     assert "nobody near" in board.notes[0]
+
+
+def test_the_screen_is_drawn_in_a_terminal_from_its_first_moment() -> None:
+    console = Console(force_terminal=True, width=80, file=io.StringIO())
+    with Screen(Board("50% of the top speed"), "deploy on virtual", console=console):
+        pass
+    assert "50% of the top speed" in console.file.getvalue()  # type: ignore[attr-defined]
