@@ -1,0 +1,1 @@
+"""Human video: pinhole geometry, calibration, hands and the motion tracks that are learnt from them. No torch."""
