@@ -4,6 +4,7 @@ A pickle is a program for a stack machine. It is read twice. First its instructi
 (`pickletools`): one that is not needed for data, a size that the file does not hold, or a key too large to be hashed ends
 it there. Then it runs, and every name it may use is a stand-in of ours that nothing can change: numpy's own functions are
 never called with what the file says, and arrays are made from bytes only where their type, shape and size fit each other.
+An array of objects is refused, but for one that only wraps a single object, as `np.save` does with a dict: that comes out bare.
 Protocols 0 to 5 of Python 3; text of Python 2 is not read.
 """
 
@@ -36,6 +37,7 @@ _GROWING = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "B
 _HASHABLE = frozenset(["TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE"])
 _OPCODES = frozenset(_BUILDING.split()) | _GROWING | _HASHABLE
 _DTYPE = re.compile(r"[biufcSU][1-9]\d{0,5}")  # numbers and text of some size; no objects, records or times
+_OBJECT = "O8"  # only ever one, in an array without axes: what np.save makes of a dict
 _ATOMS = (bool, int, float, complex, str, bytes, bytearray, type(None), np.generic)
 
 
@@ -123,6 +125,9 @@ def _plain(value: Any, seen: dict[int, tuple[Any, int] | None], max_bytes: int, 
         return value, 8 + (len(value) if isinstance(value, (str, bytes, bytearray)) else 0)
     if isinstance(value, _Array) and value.value is not None:
         return value.value, value.value.nbytes
+    if isinstance(value, _Array) and value.box:
+        held, size = _plain(value.box, seen, max_bytes, depth)
+        return held[0], size
     if not isinstance(value, (list, tuple, dict, set, frozenset)):
         raise BadInput(f"refused a bare {type(value).__name__.strip('_').lower()}; want data")
     if id(value) in seen or depth > MAX_DEPTH:
@@ -175,7 +180,7 @@ class _Dtype:
 
     def __init__(self, code: str, align: object = False, copy: object = False) -> None:
         del align, copy  # Unused: they change nothing about numbers and text.
-        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+        if not isinstance(code, str) or not (_DTYPE.fullmatch(code) or code == _OBJECT):
             raise BadInput(f"refused an array of type {_told(code)}; want numbers or text: an array of objects can hold anything")
         self.real = np.dtype(code)
 
@@ -189,14 +194,18 @@ class _Dtype:
 class _Array:
     """An array, whose state (version, shape, type, Fortran order, bytes) may still come."""
 
-    __slots__ = ("value",)
+    __slots__ = ("box", "value")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: np.ndarray | None = None) -> None:
         self.value = value
+        self.box: list[Any] = []
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
+        if isinstance(dtype, _Dtype) and dtype.real.hasobject and shape == () and type(raw) is list and len(raw) == 1:
+            self.box = raw
+            return
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
 
@@ -204,6 +213,8 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """Returns the array in `raw` without a copy; BadInput where type, shape and number of bytes do not fit each other."""
     if not isinstance(dtype, _Dtype) or not isinstance(raw, (bytes, bytearray)) or order not in ("C", "F"):
         raise BadInput(f"refused an array made of {type(raw).__name__} and {type(dtype).__name__}; want bytes and a numpy.dtype")
+    if dtype.real.hasobject:
+        raise BadInput(f"refused an array of type '{_OBJECT}'; want numbers or text: an array of objects can hold anything")
     if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
         raise BadInput("refused an array whose shape is no tuple of sizes from 0 on; want one")
     wanted = math.prod(shape) * dtype.real.itemsize
