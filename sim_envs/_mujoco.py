@@ -83,13 +83,14 @@ def write_state(model: mujoco.MjModel, data: mujoco.MjData, state: np.ndarray) -
 
 
 def camera(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: int) -> Camera:
-    """Returns the calibration of one camera for square pictures of `size` px, where it is now."""
+    """Returns the calibration of one camera for square pictures of `size` px, where it is now; integers are pixels' centres."""
     index = camera_id(model, name)
     focal = 0.5 * size / np.tan(0.5 * np.deg2rad(model.cam_fovy[index]))
     world_from_camera = np.eye(4)
     world_from_camera[:3, :3] = data.cam_xmat[index].reshape(3, 3) @ CV_FROM_GL
     world_from_camera[:3, 3] = data.cam_xpos[index]
-    K = ((focal, 0.0, size / 2), (0.0, focal, size / 2), (0.0, 0.0, 1.0))
+    middle = (size - 1) / 2
+    K = ((focal, 0.0, middle), (0.0, focal, middle), (0.0, 0.0, 1.0))
     return Camera((size, size), K, world_from_camera=tuple(map(tuple, world_from_camera.tolist())))
 
 

@@ -30,7 +30,7 @@ def reddest(picture: np.ndarray) -> np.ndarray:
     red, green, blue = picture.astype(int).transpose(2, 0, 1)
     rows, columns = np.nonzero((red > 80) & (red > 2 * green) & (red > 2 * blue))
     assert len(rows) > 3, "nothing red"
-    return np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+    return np.array([columns.mean(), rows.mean()])
 
 
 def project(camera_size: tuple[int, int], K: np.ndarray, world_from_camera: np.ndarray, point: np.ndarray) -> np.ndarray:
