@@ -23,6 +23,7 @@ from robolearn.monitors._watch import Watch
 
 DRAWS = 32
 BOUND = 0.15  # scorers over the plan they watch
+PUBLISHED = ("rnd_published", "fiper")  # with networks of the paper's size, whose weights are 137 MB to read for every plan
 SUMMARY = Path("docs/results/failure/summary.json")
 
 
@@ -55,19 +56,23 @@ def run(cfg: Config) -> int:
     reference = _bench.reference_per_s()
     plans = [plan_row(denoiser, cfg) for denoiser in cfg.denoisers]
     for row in plans:
+        fewer = f"draws of 5 steps {row['half_steps_over_b1']:.2f}, of 4 {row['few_steps_over_b1']:.2f}"
         print(
             f"{row['denoiser']:<12} B=1 {row['plan_b1_ms']:7.2f} ms   B=32 {row['plan_b32_ms']:7.2f} ms   "
-            f"ratio {row['plan_b32_over_b1']:.2f}   draws of 4 steps {row['few_steps_over_b1']:.2f}"
+            f"ratio {row['plan_b32_over_b1']:.2f}   {fewer}"
         )
     scorers = scorer_rows(cfg)
     for row in scorers:
         shares = "  ".join(f"{p['denoiser']} {row['ms'] / p['plan_b32_ms']:.3f}" for p in plans)
         print(f"{row['scorer']:<20} {row['ms']:7.3f} ms a plan   over a plan of 32: {shares}")
-    fiper = next(row["ms"] for row in scorers if row["scorer"] == "fiper")
-    shares_of_plan = {p["denoiser"]: fiper / p["plan_b32_ms"] for p in plans}
+    shares_of_plan, shares_small = (
+        {p["denoiser"]: next(row["ms"] for row in scorers if row["scorer"] == name) / p["plan_b32_ms"] for p in plans}
+        for name in ("fiper", "fiper_small")
+    )
     figures = {
         "plan_b32_over_b1": {p["denoiser"]: p["plan_b32_over_b1"] for p in plans},
         "scorers_over_plan_b32": shares_of_plan,
+        "scorers_small_over_plan_b32": shares_small,
         "budget_mode": {p["denoiser"]: p["budget_over_b1"] for p in plans},
         "plans": plans,
         "scorers": scorers,
@@ -84,17 +89,25 @@ def run(cfg: Config) -> int:
 
 
 def plan_row(denoiser: str, cfg: Config) -> dict[str, Any]:
-    """Returns what a plan costs with one draw, with 32, with 32 of fewer steps, and with 32 every other time."""
+    """Returns what a plan costs with one draw, with 32, with 32 of half the steps or of 4, and with 32 every other time.
+
+    The observation is encoded once for all draws; where the draws take fewer steps, the plan that is executed is made apart.
+    """
     from robolearn.apps.bench_policy import make_plan
 
+    def of_steps(steps: int) -> Any:
+        made = make_plan(denoiser, "ddim", cfg.device)
+        fewer: dict[str, Any] = {"steps": steps}
+        made.net.config = replace(made.net.config, **fewer)
+        return made
+
     policy = make_plan(denoiser, "ddim", cfg.device)
-    quick = make_plan(denoiser, "ddim", cfg.device)
-    fewer: dict[str, Any] = {"steps": 4}
-    quick.net.config = replace(quick.net.config, **fewer)
+    half, few = of_steps(5), of_steps(4)  # of 10
     variants: Mapping[str, Callable[[], Any]] = {
         "one": policy.plan,
         "many": lambda: policy.plan(Ask(draws=DRAWS)),
-        "few": lambda: (policy.plan(), quick.plan(Ask(draws=DRAWS))),
+        "half": lambda: (policy.plan(), half.plan(Ask(draws=DRAWS))),
+        "few": lambda: (policy.plan(), few.plan(Ask(draws=DRAWS))),
     }
     times = {name: statistics.median(t) * 1e3 for name, t in _bench.interleaved(variants, cfg.repeats, warm=3).items()}
     return {
@@ -103,6 +116,7 @@ def plan_row(denoiser: str, cfg: Config) -> dict[str, Any]:
         "plan_b1_ms": times["one"],
         "plan_b32_ms": times["many"],
         "plan_b32_over_b1": times["many"] / times["one"],
+        "half_steps_over_b1": times["half"] / times["one"],
         "few_steps_over_b1": times["few"] / times["one"],
         "budget_over_b1": (times["one"] + times["many"]) / (2 * times["one"]),
         "draws": DRAWS,
@@ -119,10 +133,14 @@ def scorer_rows(cfg: Config) -> list[dict[str, Any]]:
     layout = replace(Layout.of(policy.spec, config.horizon - config.n_past, config.n_past), action=("x", "y"))
     episodes = synthetic(chunk, layout)
     names = [name for name in score_names() if name != "past_disagreement" or layout.n_past]
-    recipes = {name: (name,) for name in names} | {"fiper": ("rnd", "ace")}
+    recipes = {name: (name,) for name in names} | {
+        "rnd_published": ("rnd",),
+        "fiper": ("rnd", "ace"),
+        "fiper_small": ("rnd", "ace"),
+    }
     watches = {}
     for name, scores in recipes.items():
-        options = {n: (SMALL.get(n, {}) if name != "fiper" else {}) | BRIEF.get(n, {}) for n in scores}
+        options = {n: (SMALL.get(n, {}) if name not in PUBLISHED else {}) | BRIEF.get(n, {}) for n in scores}
         watches[name] = Watch(fit(Recipe(scores, options=options, windows=(5,), bands=("constant",)), layout, episodes))
     ticks = {name: iter(range(0, 10**9, layout.execute)) for name in watches}
 
@@ -131,7 +149,7 @@ def scorer_rows(cfg: Config) -> list[dict[str, Any]]:
 
     times = _bench.interleaved({name: update(name) for name in watches}, max(cfg.repeats, 20), warm=3)
     return [
-        {"scorer": name, "ms": statistics.median(t) * 1e3, "sizes": "published" if name == "fiper" else "small where learned"}
+        {"scorer": name, "ms": statistics.median(t) * 1e3, "sizes": "published" if name in PUBLISHED else "small where learned"}
         for name, t in times.items()
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import sys
 import time
@@ -14,8 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from robolearn.apps import _failure as tables
-from robolearn.apps import _study_memory as memory
-from robolearn.apps._evaluate import Subject, find
+from robolearn.apps import _failure_cases as cases
+from robolearn.apps import _failure_ledger as ledger
+from robolearn.apps import _failure_live as live
+from robolearn.apps._evaluate import Subject
+from robolearn.apps._failure_cases import Case
+from robolearn.apps._failure_ledger import Found
 from robolearn.apps._report import git_state, write_json
 from robolearn.apps._rollouts import Wanted, collect
 from robolearn.errors import BadInput, nearest
@@ -24,14 +27,6 @@ from robolearn.monitors._base import Episode, Layout
 from robolearn.monitors._official import official
 from robolearn.monitors._recipe import SMALL, Recipe
 
-# What befalls the episodes of each task, chosen on seeds from 50000 so that the policy solves 40 to 90 % and some of every kind.
-CASES = {
-    "shell-64": "none:0.35,weak=0.7@6:0.2,slip=0.6@6:0.15,freeze=40@6:0.1,noise=0.6@6:0.1,delay=6@6:0.1",
-    "nearer-64": "none:0.4,weak=0.78@6:0.15,slip=0.8@6:0.15,offset=0.5@6:0.1,noise=3@6:0.1,goal=1:0.1",
-    "twice-16": "none:0.4,weak=0.4@6:0.15,slip=0.3@6:0.15,freeze=40@6:0.1,noise=1@6:0.1,delay=6@6:0.1",
-    "scoops-16": "none:0.4,weak=0.4@6:0.15,slip=0.3@6:0.15,freeze=40@6:0.1,push=0.6@6:0.1,delay=6@6:0.1",
-}
-ARM = "ptp"
 CALIBRATE_SEED, TEST_SEED = 300_000, 400_000
 OFFICIAL = (("rnd",), ("ace",), ("stac",), ("logpzo",), ("pca_kmeans",), ("rnd_actions",), ("rnd", "ace"))
 BY_DRAWS = ("ace", "stac", "variance")
@@ -42,8 +37,12 @@ DRAWS = (4, 8, 16, 32)
 class Config:
     """Which tasks, how many rollouts; rollouts that are there are kept."""
 
-    tasks: tuple[str, ...] = tuple(CASES)
-    """TASK-MEMORY_STEPS each, of the memory study's tasks."""
+    tasks: tuple[str, ...] = ()
+    """TASK-MEMORY_STEPS each, of the memory study's tasks; none: all four, unless runs are given."""
+    runs: tuple[Path, ...] = ()
+    """Run folders of other trained policies, such as data/runs/lift_flow."""
+    disturb: tuple[str, ...] = ()
+    """Disturbances, one mixture a run; none: those set for their tasks."""
     calibrate: int = 400
     """Rollouts to fit, choose and calibrate on."""
     test: int = 600
@@ -58,12 +57,25 @@ class Config:
     """Networks of published size: hours on a CPU."""
     official: bool = True
     """The released code's choices too, on the same rollouts."""
+    cell: str = ""
+    """Only this one, CASE/DETECTOR/SPLIT_SEED, measured anew; no table is written."""
+    episodes: int = 0
+    """Of --cell: so many test rollouts; 0: --test."""
+    live: int = 0
+    """So many episodes of every case twice, without a monitor and with one that halts, instead of the tables: live.json."""
+    monitor: str = "best"
+    """Of --live: the detector by its name in the tables, fitted to the calibration rollouts."""
+    workers: int = 0
+    """Processes that simulate; 0: this one. Robots gain by 2, planar bodies do not."""
+    device: str = "cpu"
     out: Path = Path("data/study/failure")
-    """Rollouts."""
+    """Rollouts, films."""
     policies: Path = Path("data/study/memory")
-    """Where the policies are, or are trained (arm ptp, seed 0, a minute each)."""
+    """Where the planar policies are, or are trained (arm ptp, seed 0, a minute each)."""
     results: Path = Path("docs/results/failure")
-    """summary.json, duels.json, official.json, draws.json, episodes.csv."""
+    """summary.json, duels.json, official.json, draws.json, episodes.csv; live.json."""
+    overwrite: bool = False
+    """Measure cases anew that are in the tables."""
     json: Path | None = None
     """Write the table to this file too."""
 
@@ -72,44 +84,91 @@ class Config:
         for name in ("calibrate", "test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if min(self.live, self.episodes, self.workers) < 0:
+            raise ValueError(f"want live, episodes and workers >= 0, got {self.live}, {self.episodes} and {self.workers}")
 
-
-@dataclass
-class Found:
-    """What the study has found so far, table by table."""
-
-    summary: list[dict[str, Any]] = field(default_factory=list)
-    duels: list[dict[str, Any]] = field(default_factory=list)
-    official: list[dict[str, Any]] = field(default_factory=list)
-    draws: list[dict[str, Any]] = field(default_factory=list)
-    sets: list[dict[str, Any]] = field(default_factory=list)
-    episodes: list[dict[str, Any]] = field(default_factory=list)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What all cases of the tables share."""
+        return {"alpha": self.recipe.alpha, "draws": self.recipe.draws, "split_seed": self.split_seed}
 
 
 def run(cfg: Config) -> int:
-    """Runs the tasks one by one and writes the tables after each."""
-    for task in cfg.tasks:
-        if task not in CASES:
-            raise BadInput(f"tasks: no case '{task}'{nearest(task, CASES)}")
-    found = Found()
-    for task in cfg.tasks:
+    """Measures the cases that are not in the tables yet, one by one, and writes the tables after each."""
+    wanted = cases.chosen(cfg.tasks, cfg.runs, cfg.disturb)
+    if cfg.cell:
+        return one(cfg, wanted)
+    if cfg.live:
+        return halted(cfg, wanted)
+    found = ledger.read(cfg.results, cfg.facts)
+    for case in wanted:
+        if case.name in found.done and not cfg.overwrite:
+            print(f"{case.name}: in {cfg.results} already; --overwrite measures it anew", file=sys.stderr)
+            continue
         began = time.monotonic()
-        study(cfg, task, found)
-        write(cfg, found)
-        print(f"{task}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    print(text(found.summary))
-    write_json(cfg.json, {"rows": found.summary}, seed=TEST_SEED)
+        found.forget(case.name)
+        study(cfg, case, found)
+        ledger.write(cfg.results, found, TEST_SEED)
+        print(f"{case.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    names = {case.name for case in wanted}
+    rows = [row for row in found.summary if row["task"] in names]
+    print(text(rows))
+    write_json(cfg.json, {"rows": rows}, seed=TEST_SEED)
     return 0
 
 
-def study(cfg: Config, task: str, found: Found) -> None:
-    """Adds one task to what was found."""
-    subject = policy(cfg, task)
-    calibration, test, layout = rollouts(cfg, task, subject)
-    found.sets += [facts_of(task, "calibration", calibration), facts_of(task, "test", test)]
+def one(cfg: Config, wanted: Sequence[Case]) -> int:
+    """Measures one detector of one case and prints its row."""
+    name, _, rest = cfg.cell.partition("/")
+    detector, _, seed = rest.partition("/")
+    named = {case.name: case for case in wanted}
+    if name not in named or not seed.isdigit():
+        raise BadInput(f"cell: want CASE/DETECTOR/SPLIT_SEED, CASE one of {', '.join(named)}, got '{cfg.cell}'")
+    cfg = dataclasses.replace(cfg, test=cfg.episodes or cfg.test, split_seed=int(seed))
+    subject = named[name].subject(cfg.policies)
+    calibration, test, layout = rollouts(cfg, named[name], subject)
+    recipe = shared(cfg, tables.usable(layout, cfg.scores))
+    made = {t.name: t for t in tables.trials(name, layout, calibration, test, recipe, cfg.split_seed)}
+    if detector not in made:
+        raise BadInput(f"cell: no detector '{detector}'{nearest(detector, made)}")
+    rows = [tables.row(made[detector], calibration, test)]
+    same = {"weights_sha256": subject.weights_sha256, "commit": git_state()[0]}
+    print(text(rows))
+    write_json(cfg.json, {"rows": rows, "episodes": list(tables.episode_rows(made[detector], test, same))}, seed=TEST_SEED)
+    return 0
+
+
+def halted(cfg: Config, wanted: Sequence[Case]) -> int:
+    """Runs every case with and without a monitor that halts, and writes live.json after each."""
+    rows, episodes = [], []
+    for case in wanted:
+        subject = case.subject(cfg.policies)
+        (calibration,), layout = _collected(cfg, case, subject, (("calibration", cfg.calibrate, CALIBRATE_SEED),))
+        recipe = shared(cfg, tables.usable(layout, cfg.scores))
+        detector = live.fitted(recipe, layout, calibration, cfg.monitor, cfg.split_seed)
+        plan = live.Plan(cfg.live, workers=cfg.workers, device=cfg.device, films=cfg.out / "live" / case.name)
+        done = live.run(case.name, subject, case.mixture, detector, plan)
+        rows.append({"task": case.name, "detector": cfg.monitor} | live.figures(done, detector))
+        episodes += done.rows
+        print(live.text(rows[-1]))
+        path = cfg.results / "live.json"
+        facts = cfg.facts | {"seed": live.SEED, "interval95": "Wilson over episodes"}
+        told = {"rows": ledger.merged(path, rows), "episodes": ledger.merged(path, episodes, "episodes")}
+        write_json(path, facts | told, seed=live.SEED)
+    write_json(cfg.json, {"rows": rows, "episodes": episodes}, seed=live.SEED)
+    return 0
+
+
+def study(cfg: Config, case: Case, found: Found) -> None:
+    """Adds one case to what was found."""
+    subject, task = case.subject(cfg.policies), case.name
+    calibration, test, layout = rollouts(cfg, case, subject)
+    same = {"weights_sha256": subject.weights_sha256, "commit": git_state()[0]}
+    found.cases[task] = case.mixture
+    for name, some in (("calibration", calibration), ("test", test)):
+        found.sets.append(facts_of(task, name, some) | {"policy": subject.label, **same})
     names = tables.usable(layout, cfg.scores)
     recipe = shared(cfg, names)
-    same = {"weights_sha256": subject.weights_sha256, "commit": git_state()[0]}
     done = {}
     for trial in tables.trials(task, layout, calibration, test, recipe, cfg.split_seed):
         done[trial.name] = trial
@@ -122,32 +181,27 @@ def study(cfg: Config, task: str, found: Found) -> None:
     if few:
         counts = [b for b in DRAWS if b <= cfg.recipe.draws]
         table = tables.by_draws(layout, calibration, test, shared(cfg, few), counts, cfg.split_seed)
-        found.draws += [{"task": task, **one} for one in table]
+        found.draws += [{"task": task, **row} for row in table]
 
 
-def policy(cfg: Config, task: str) -> Subject:
-    """Returns the policy of a task, trained now where it is missing."""
-    plan = memory.Plan(cfg.policies, demos=200, episodes=1, eval_seed=0)
-    cell = memory.Cell(task, ARM, 0)
-    memory.demonstrations(plan, task)
-    memory.train(plan, cell)
-    return find(str(memory.run_folder(plan, cell)))
-
-
-def rollouts(cfg: Config, task: str, subject: Subject) -> tuple[list[Episode], list[Episode], Layout]:
+def rollouts(cfg: Config, case: Case, subject: Subject) -> tuple[list[Episode], list[Episode], Layout]:
     """Returns calibration and test rollouts of a policy, those that are missing made now."""
-    found = []
-    with tqdm(total=cfg.calibrate + cfg.test, unit="rollout", desc=task, disable=None) as bar:
-        for name, episodes, seed in (("calibration", cfg.calibrate, CALIBRATE_SEED), ("test", cfg.test, TEST_SEED)):
-            wanted = Wanted(episodes, seed, cfg.recipe.draws, CASES[task])
-            found.append(collect(subject, wanted, cfg.out / f"{task}_{name}.zarr", bar.update))
-    kept = [[e for e in some.read() if 0 <= e.seed - seed < n] for some, seed, n in _sizes(cfg, found)]
-    return kept[0], kept[1], found[0].layout
+    parts = (("calibration", cfg.calibrate, CALIBRATE_SEED), ("test", cfg.test, TEST_SEED))
+    (calibration, test), layout = _collected(cfg, case, subject, parts)
+    return calibration, test, layout
 
 
-def _sizes(cfg: Config, found: Sequence[Any]) -> list[tuple[Any, int, int]]:
-    """Returns each set with its first seed and how many of it are wanted: a set may hold more from an earlier call."""
-    return [(found[0], CALIBRATE_SEED, cfg.calibrate), (found[1], TEST_SEED, cfg.test)]
+def _collected(
+    cfg: Config, case: Case, subject: Subject, parts: Sequence[tuple[str, int, int]]
+) -> tuple[list[list[Episode]], Layout]:
+    """Returns the rollouts of each part (name, episodes, first seed) and their layout; a set on disk may hold more."""
+    kept = []
+    with tqdm(total=sum(n for _, n, _ in parts), unit="rollout", desc=case.name, disable=None) as bar:
+        for name, episodes, seed in parts:
+            wanted = Wanted(episodes, seed, cfg.recipe.draws, case.mixture, cfg.workers, cfg.device)
+            there = collect(subject, wanted, cfg.out / f"{case.name}_{name}.zarr", bar.update)
+            kept.append([e for e in there.read() if 0 <= e.seed - seed < episodes])
+    return kept, there.layout
 
 
 def shared(cfg: Config, names: Sequence[str]) -> Recipe:
@@ -186,20 +240,6 @@ def released(
             name = "fiper" if len(scores) == 2 else scores[0]
             rows.append({"task": task, "detector": name, "chosen_on": made.chosen_on, "options": dict(made.options), **figures})
     return rows
-
-
-def write(cfg: Config, found: Found) -> None:
-    """Writes the tables of what there is."""
-    cfg.results.mkdir(parents=True, exist_ok=True)
-    facts = {"alpha": cfg.recipe.alpha, "draws": cfg.recipe.draws, "split_seed": cfg.split_seed, "policy": ARM, "cases": CASES}
-    summary = facts | {"sets": found.sets, "rows": found.summary}
-    write_json(cfg.results / "summary.json", summary, seed=TEST_SEED)
-    for name in ("duels", "official", "draws"):
-        write_json(cfg.results / f"{name}.json", facts | {"rows": getattr(found, name)}, seed=TEST_SEED)
-    with (cfg.results / "episodes.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, tables.COLUMNS)
-        writer.writeheader()
-        writer.writerows(found.episodes)
 
 
 def text(rows: Sequence[dict[str, Any]]) -> str:

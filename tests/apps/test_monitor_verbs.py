@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robolearn import cli
-from robolearn.apps import _failure, bench_monitor, study_failure
+from robolearn.apps import _failure, _failure_cases, bench_monitor
 from robolearn.apps._evaluate import Subject, find
 from robolearn.apps._rollouts import Wanted, collect, layout_of
 from robolearn.apps.monitor_fit import rollouts_of
@@ -159,8 +159,8 @@ def studied(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """`study failure` of a case whose policy and rollouts are those above."""
     folder = tmp_path_factory.mktemp("failure")
     patch = pytest.MonkeyPatch()
-    patch.setattr(study_failure, "CASES", {"shell-64": ""})
-    patch.setattr(study_failure, "policy", lambda cfg, task: subject)
+    patch.setattr(_failure_cases, "PLANAR", {"shell-64": ""})
+    patch.setattr(_failure_cases.Case, "subject", lambda case, policies: subject)
     (folder / "out").mkdir()
     for name, first, n in (("calibration", 300_000, FIT), ("test", 400_000, TEST)):
         source = rollouts_of(subject, Wanted(n, first, DRAWS))
@@ -222,4 +222,7 @@ def test_the_bench_gives_what_the_contract_names(monkeypatch: pytest.MonkeyPatch
         assert list(told[key]) == ["mlp"] and told[key]["mlp"] > 0
     (plan,) = told["plans"]
     assert told["budget_mode"]["mlp"] == pytest.approx((1 + plan["plan_b32_over_b1"]) / 2) and told["rows"] == []
-    assert {row["scorer"] for row in told["scorers"]} == {"ace", "clock", "knn", "fiper"} and told["reference_per_s"] > 0
+    assert {row["scorer"] for row in told["scorers"]} == {"ace", "clock", "knn", "rnd_published", "fiper", "fiper_small"}
+    sizes = {row["scorer"]: row["sizes"] for row in told["scorers"]}
+    assert [name for name, size in sizes.items() if size == "published"] == list(bench_monitor.PUBLISHED)
+    assert told["scorers_small_over_plan_b32"]["mlp"] > 0 and plan["half_steps_over_b1"] > 0 and told["reference_per_s"] > 0
