@@ -70,9 +70,23 @@ sdk: install
 		else echo "$$extra: NOT installed (no package for this Python or machine); its robots stay unavailable"; fi; \
 	done
 
+# LiteRT runs two networks that are files of MediaPipe's package. HANDS=mediapipe also makes a Python of its own for MediaPipe
+# itself, the reference: it wants another protobuf than the rest.
+MEDIAPIPE = $$(.venv/bin/python -c "from robolearn.video.detectors import mediapipe; print(mediapipe.python().parent.parent)")
+
 video: install
 	@extra=video; if $(PIP) install -q -c constraints.txt $(EXTRA); then echo "video: installed"; \
 	else echo "video: NOT installed (no package for this Python or machine); hand detection stays unavailable"; fi
+	@.venv/bin/python -m robolearn.video.detectors._models && echo "hand networks: fetched, checksums verified"
+	@if [ "$(HANDS)" = mediapipe ]; then $(MAKE) --no-print-directory mediapipe; fi
+
+.PHONY: mediapipe
+mediapipe: install
+	.venv/bin/python -m venv $(MEDIAPIPE)
+	$(MEDIAPIPE)/bin/python -m pip install -q --disable-pip-version-check \
+		"opencv-python-headless>=4.10,<5" numpy matplotlib absl-py attrs flatbuffers "protobuf>=4.25,<6"
+	$(MEDIAPIPE)/bin/python -m pip install -q --disable-pip-version-check --no-deps mediapipe==0.10.21
+	@echo "mediapipe: installed, in a Python of its own"
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

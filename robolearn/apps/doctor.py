@@ -98,7 +98,7 @@ def run(cfg: Config) -> int:
             raise Findings(f"no off-screen renderer works here; run: {GL_INSTALL}")
         print(name)
         return 0
-    findings = [*_python(), _torch(), *_renderers(), *_machine(cfg.data), *_optional()]
+    findings = [*_python(), _torch(), *_renderers(), *_machine(cfg.data), *_optional(), *_hands()]
     for finding in findings:
         sign = "ok" if finding.ok else ("MISSING" if finding.required else "-")
         print(f"{sign:>7}  {finding.name:<18} {finding.found}")
@@ -193,3 +193,17 @@ def _optional() -> list[Finding]:
         else:
             rows.append(Finding(package, True, f"{importlib.metadata.version(package)}: {opens}", required=False))
     return rows
+
+
+def _hands() -> list[Finding]:
+    """Returns whether the networks that find hands are here, and MediaPipe, which is only a reference."""
+    from robolearn.video.detectors import _models, mediapipe
+
+    lost = [name for name in _models.FILES if not (_models.folder() / f"{name}.tflite").is_file()]
+    found = f"not all at {_models.folder()}: hands in human video" if lost else str(_models.folder())
+    python = mediapipe.python()
+    reference = str(python) if python.is_file() else f"not at {python}: the reference for hands in human video"
+    return [
+        Finding("hand networks", not lost, found, "make video", required=False),
+        Finding("mediapipe", python.is_file(), reference, "make video HANDS=mediapipe", required=False),
+    ]

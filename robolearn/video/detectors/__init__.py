@@ -1,0 +1,1 @@
+"""One file, one way to find hands in pictures (`robolearn.video.hands.make_detector`)."""
