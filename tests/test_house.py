@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "robolearn.training",
     ),
     "robolearn.nets": (),
-    "robolearn.policies": ("robolearn.nets", "robolearn.data"),
+    "robolearn.policies": ("robolearn.nets", "robolearn.data", "robolearn.video"),
     "robolearn.monitors": ("robolearn.nets", "robolearn.data"),
     "robolearn.training": ("robolearn.policies", "robolearn.monitors", "robolearn.nets", "robolearn.data"),
     "sim_envs": (),

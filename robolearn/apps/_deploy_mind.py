@@ -16,6 +16,7 @@ import numpy as np
 from robolearn import config
 from robolearn.core import Ask, Chunk, Needs, Obs, Policy, Spec, Verdict
 from robolearn.errors import BadInput, HardwareError, RobolearnError
+from robolearn.policies._tracked import CODEC, Views, body_spec
 from robolearn.runtime.remote import InProcess, Planner, Request
 
 PATIENCE_S = 120.0  # for a policy to load, and to make its first plan
@@ -38,7 +39,9 @@ def local(run: Path, checkpoint: str, device: str, sampling: Mapping[str, Any]) 
     if subject.checkpoint is None:
         raise BadInput(f"deploy: {subject.label}: want a run folder; an expert reads its simulator, which is not here")
     spec = Spec.from_json(json.loads((subject.checkpoint / "spec.json").read_text()))
-    execute = sampling.get("execute") or config.read_yaml(subject.checkpoint / "config.yaml")["policy"].get("execute", 1)
+    policy = config.read_yaml(subject.checkpoint / "config.yaml")["policy"]
+    execute = sampling.get("execute") or policy.get("execute", 1)
+    spec = body_spec(spec, Views.of(policy)) if spec.codec == CODEC else spec
     facts = {
         "run": str(run),
         "checkpoint": subject.checkpoint.name,
@@ -66,9 +69,9 @@ def remote(address: str, described: Path, robot: str, settings: Mapping[str, Any
 
 def _loaded(checkpoint: str, device: str, sampling: Mapping[str, Any]) -> Policy:
     from robolearn.apps import _evaluate
-    from robolearn.training.checkpoint import load_policy
+    from robolearn.training.checkpoint import load_driver
 
-    policy: Policy = load_policy(checkpoint, _evaluate._device(device), 1, sampling)
+    policy: Policy = load_driver(checkpoint, _evaluate._device(device), 1, sampling)
     return policy
 
 

@@ -280,6 +280,7 @@ def shown(spec: Spec, robot: RobotFile, opening_m: float) -> dict[str, real_env.
         "eef_rot6d": lambda state: geometry.rot6d_from_matrix(pose(state)[:3, :3]),
         "eef_quat_wxyz": lambda state: geometry.quat_wxyz_from_matrix(pose(state)[:3, :3]),
         "gripper": lambda state: np.array([state.aperture * opening_m]),
+        "gripper_open": lambda state: np.array([state.aperture]),
     }
     known = [key for key in spec.obs if key in ways and (key != "gripper" or opening_m > 0)]
     return {key: real_env.Shown(spec.obs[key], _typed(ways[key], spec.obs[key])) for key in known}

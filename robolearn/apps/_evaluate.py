@@ -101,6 +101,7 @@ class Evaluation:
     versions: Mapping[str, str]
     spec: Spec
     wall_s: float
+    tally: Mapping[str, int] = field(default_factory=dict)  # what the policy counted, such as plans it did not follow
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -126,6 +127,7 @@ class Evaluation:
                 "score_interval": "percentile bootstrap over episodes, 10000 resamples",
                 "physics": dict(self.versions),
                 "wall_s": round(self.wall_s, 1),
+                **self.tally,
                 "episodes": self.rows,
             }
         )
@@ -202,17 +204,17 @@ def evaluate(subject: Subject, options: Options, on_record: Callable[[Record], o
         raise BadInput(f"eval: want at least one episode, got {options.episodes}")
     began = time.monotonic()
     run = _evaluate_expert if subject.run is None else _evaluate_network
-    records, max_steps, versions, spec = run(subject, options, on_record)
-    return Evaluation(subject, options, max_steps, records, versions, spec, time.monotonic() - began)
+    records, max_steps, versions, spec, tally = run(subject, options, on_record)
+    return Evaluation(subject, options, max_steps, records, versions, spec, time.monotonic() - began, tally)
 
 
 def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[Record], object]) -> tuple[Any, ...]:
-    from robolearn.training.checkpoint import load_policy
+    from robolearn.training.checkpoint import load_driver
 
     assert subject.checkpoint is not None
     workers = max(1, min(options.workers, options.episodes))  # 0: in this process
     most = options.envs_per_worker or min(BODIES_PER_WORKER, -(-options.episodes // workers))
-    policy = load_policy(subject.checkpoint, _device(options.device), workers * most, options.sampling)
+    policy = load_driver(subject.checkpoint, _device(options.device), workers * most, options.sampling)
     driver = verified(policy, options.verify, workers * most) if options.verify.draws > 1 else policy
     watch = _watch(subject, options, driver, workers * most)
     images = [key for key, array in policy.spec.obs.items() if array.is_image]
@@ -222,8 +224,9 @@ def _evaluate_network(subject: Subject, options: Options, on_record: Callable[[R
     make = body_maker(subject.task, dict(env) | {"max_steps": max_steps}, options.disturb)
     where = Pool(make, workers, bodies, options.keep_states) if options.workers else Here(make, bodies, options.keep_states)
     with where as pool:
+        driver.meet(pool.spec)
         records = rollout_vector(pool, watch or driver, options.seeds, max_steps=max_steps, on_record=on_record)
-        return watch.noted(records) if watch else records, max_steps, pool.versions, pool.spec
+        return watch.noted(records) if watch else records, max_steps, pool.versions, pool.spec, driver.tally()
 
 
 def body_maker(task: str, env: Mapping[str, Any], disturb: str) -> Callable[[], SimEnv]:
@@ -277,7 +280,7 @@ def _evaluate_expert(subject: Subject, options: Options, on_record: Callable[[Re
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return records, max_steps, versions, spec
+    return records, max_steps, versions, spec, {}
 
 
 def _expert_episode(task: str, env: Mapping[str, Any], max_steps: int, keep_states: bool, seed: int) -> Record:

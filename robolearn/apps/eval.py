@@ -147,6 +147,8 @@ def text(done: Evaluation) -> str:
         n = figures["n"] - figures["successes"]
         halted, disturbed = f"{figures['failures_halted']} of {n}", f"{figures['successes_disturbed']} of {figures['successes']}"
         lines.append(f"  monitor {done.options.monitor}: would have halted {halted} failures and disturbed {disturbed} successes")
+    if tally := done.tally:
+        lines.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in tally.items()))
     if failed:
         worst = sorted(failed, key=lambda r: r["score"])[:8]
         lines += [f"  {len(failed)} failed; the worst:", "      seed  score  steps  reason"]

@@ -88,9 +88,9 @@ def run(cfg: Config) -> int:
     subject = _evaluate.find(str(cfg.run), cfg.checkpoint)
     if subject.checkpoint is None:
         raise BadInput(f"serve: {subject.label}: want a run folder; an expert reads its simulator, which is not here")
-    from robolearn.training.checkpoint import load_policy
+    from robolearn.training.checkpoint import load_driver
 
-    seats = Seats(load_policy(subject.checkpoint, _evaluate._device(cfg.device), 2 * cfg.robots, cfg.sampling), 2 * cfg.robots)
+    seats = Seats(load_driver(subject.checkpoint, _evaluate._device(cfg.device), 2 * cfg.robots, cfg.sampling), 2 * cfg.robots)
     name = cfg.name or cfg.run.resolve().name
     limits = Limits(robots=cfg.robots, connections=4 * cfg.robots, idle_s=cfg.idle)
     if threading.current_thread() is threading.main_thread():

@@ -13,6 +13,7 @@ from robolearn.core import Spec
 from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror
 from robolearn.errors import BadInput, ConfigError, SpecMismatch
+from robolearn.policies._tracked import CODEC, Views, body_spec
 from robolearn.training import settings
 from robolearn.training.settings import TrainConfig
 from sim_envs import _base as bodies
@@ -85,6 +86,9 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
         if dataset.spec is None:
             raise BadInput(f"{dataset.path}: says neither spec nor task; give --task")
         return cfg, dataset.spec
+    if dataset.spec is not None and dataset.spec.codec == CODEC:
+        check_tracks(cfg, dataset)
+        return cfg, dataset.spec
     images = [key for key in cfg.policy.obs if key in dataset.keys and len(dataset.keys[key].shape) == 3]
     body = bodies.make(task, bodies.with_cameras(env, images))
     try:
@@ -93,6 +97,22 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
         body.close()
     check_fit(spec, dataset, cfg)
     return cfg, spec
+
+
+def check_tracks(cfg: TrainConfig, dataset: EpisodeSet) -> None:
+    """Raises SpecMismatch where the task's body is not driven by what a policy makes of the dataset's tracks."""
+    assert dataset.spec is not None
+    policy = config.to_mapping(cfg.policy)
+    if "views" not in policy:
+        raise ConfigError(
+            f"{dataset.path}: its actions are tracks, and policy '{cfg.policy.name}' has no way from them to poses; want mt_pi"
+        )
+    drives = body_spec(dataset.spec, Views.of(policy))
+    body = bodies.make(cfg.task, bodies.with_cameras(cfg.env, [key for key, array in drives.obs.items() if array.is_image]))
+    try:
+        body.spec.require(drives, who=f"{dataset.path} (task {cfg.task})")
+    finally:
+        body.close()
 
 
 def mirror_of(cfg: TrainConfig) -> Mirror | None:

@@ -124,6 +124,17 @@ def create_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str
     )
 
 
+def arrays_below(group: zarr.Group, prefix: str = "") -> dict[str, zarr.Array]:
+    """Returns all arrays of a group by their path in it ("state", "tracks/left"), those of its groups too."""
+    found: dict[str, zarr.Array] = {}
+    for name, member in group.members():
+        if isinstance(member, zarr.Group):
+            found |= arrays_below(member, f"{prefix}{name}/")
+        else:
+            found[f"{prefix}{name}"] = member
+    return found
+
+
 def _power_of_two(limit: int) -> int:
     """Returns the largest power of two that is at most `limit`, at least 1."""
     return 1 << max(0, int(limit).bit_length() - 1)

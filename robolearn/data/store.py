@@ -1,6 +1,6 @@
 """The episode store NAME.zarr: regular rows, episodes end to end, readable by everything that reads a ReplayBuffer.
 
-    data/<key>             (steps, ...)   row k: the observation at t_k and the action computed from it
+    data/<key>             (steps, ...)   row k: the observation at t_k and the action computed from it; keys nest (tracks/left)
     meta/episode_ends      (episodes,)    int64, uncompressed: episode i = rows [ends[i-1], ends[i])
     meta/episode_<fact>    (episodes,...) what is known of each episode: seed, source, success, ...
     attributes                            what is true of all: schema version, hz, keys with units, frames and names, ...
@@ -79,7 +79,8 @@ class EpisodeSet:
 
         meta: further attributes (robot, versions, licence, ...); zarr_format 2 is for interchange; shard_rows: frames a
         file of an image key (format 3 only); durable=False: no flush to the disk per write, for a set that is built aside
-        and renamed into place when it is complete.
+        and renamed into place when it is complete. A spec whose action has shape (0,) makes a set without actions: what a
+        person did in a video, which no robot was told.
         """
         path = _remote.locate(path)
         _remote.refuse_writing(path)
@@ -89,7 +90,7 @@ class EpisodeSet:
         if clash:
             raise DatasetError(f"{path}: '{clash[0]}' is taken already and cannot be given as meta or extra")
         path.parent.mkdir(parents=True, exist_ok=True)
-        keys = {**spec.obs, "action": spec.action, **extra}
+        keys = {**spec.obs, **({"action": spec.action} if acts(spec) else {}), **extra}
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # so that there never is half a set under its name
         group = zarr.create_group(_zarr.DurableStore(part) if durable else zarr.storage.LocalStore(part), zarr_format=zarr_format)
         group.create_group("data")
@@ -208,7 +209,7 @@ class EpisodeSet:
 
     def _append(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
         start, index = self.n_steps, self.n_episodes
-        stop = start + len(rows["action"])
+        stop = start + len(next(iter(rows.values())))
         _zarr.side_by_side(partial(self._write_rows, key, value, start) for key, value in rows.items())
         _zarr.side_by_side(partial(array.resize, (stop, *array.shape[1:])) for array in self._arrays.values())
         _zarr.side_by_side(partial(self._write_fact, name, [fact], index) for name, fact in facts.items())
@@ -315,7 +316,7 @@ class EpisodeSet:
         want = "want a zarr group with data/ and meta/episode_ends"
         if "data" not in self._group or "meta/episode_ends" not in self._group:
             raise DatasetError(f"{self.path}: {want}, got {', '.join(sorted(self._group.keys())) or 'nothing'}")
-        arrays = dict(self._group["data"].arrays())
+        arrays = _zarr.arrays_below(self._group["data"])
         if not arrays:
             raise DatasetError(f"{self.path}: {want}, got an empty data/")
         lost = [key for key in self.attrs.get("keys", ()) if key not in arrays]
@@ -327,6 +328,11 @@ class EpisodeSet:
         if "keys" in self.attrs:
             return {key: ArraySpec.from_json(values) for key, values in self.attrs["keys"].items()}
         return {key: ArraySpec(tuple(a.shape[1:]), str(a.dtype)) for key, a in self._arrays.items()}
+
+
+def acts(spec: Spec) -> bool:
+    """Returns whether rows of this spec hold an action; shape (0,) says that there is none."""
+    return spec.action.shape != (0,)
 
 
 def _valid_prefix(ends: np.ndarray, rows: int) -> np.ndarray:

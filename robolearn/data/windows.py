@@ -11,7 +11,7 @@ import numpy as np
 from robolearn.core import ArraySpec
 from robolearn.data.images import is_image, load_frames
 from robolearn.data.layout import Layout
-from robolearn.data.store import EpisodeSet
+from robolearn.data.store import EpisodeSet, acts
 from robolearn.errors import DatasetError, nearest
 
 _NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
@@ -61,6 +61,11 @@ class Windows:
             )
         self.layout = layout or Layout(n_obs_steps, horizon, n_obs_steps - 1)
         stored = [key for key in obs if key not in frames]
+        if dataset.spec is not None and not acts(dataset.spec):
+            raise DatasetError(
+                f"{dataset.path}: want a key 'action' to learn from, got a set without actions (what a person did in a video); "
+                f"`robolearn tracks pack` makes a training set of it"
+            )
         for key in (*stored, "action"):
             if key not in dataset.keys:
                 raise DatasetError(f"{dataset.path}: no key '{key}'{nearest(key, dataset.keys)}")
@@ -78,6 +83,7 @@ class Windows:
             )
             for key, a in self._arrays.items()
         }
+        self._dataset = dataset
         self._now, self._low, self._high, self._episode = self._index(dataset)
         self._n_recorded = len(self._arrays["action"])
         if mirror is not None:
@@ -121,6 +127,22 @@ class Windows:
         """Returns the episode index of each window."""
         return self._episode[indices]
 
+    def fact(self, name: str) -> np.ndarray:
+        """Returns a per-episode fact of each window (windows, ...); DatasetError where the set has no such fact."""
+        values = self._dataset.episode_field(name)
+        if values is None:
+            raise DatasetError(f"{self._dataset.path}: no fact '{name}'{nearest(name, self._dataset.facts())}")
+        return values[self._episode]
+
+    def actions(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the action (B, horizon, n) of the windows `indices`, without their observations."""
+        return np.take(self._arrays["action"], self._inside(np.asarray(indices)), axis=0)
+
+    def _inside(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the row (B, horizon) of every action token, the nearest of the episode where it lies beside it."""
+        rows = self._now[indices, None] + self._action_ticks
+        return np.clip(rows, self._low[indices, None], self._high[indices, None] - 1)
+
     def place_of(self, indices: np.ndarray) -> np.ndarray:
         """Returns the tick in its episode at which each window stands."""
         return self._now[indices] - self._low[indices]
@@ -137,8 +159,7 @@ class Windows:
         """
         indices = np.asarray(indices)
         low, high, now = self._low[indices, None], self._high[indices, None], self._now[indices, None]
-        rows = now + self._action_ticks
-        inside = np.clip(rows, low, high - 1)
+        rows, inside = now + self._action_ticks, self._inside(indices)
         seen = np.clip(now + self._obs_ticks, low, high - 1)
         obs = {key: np.take(self._arrays[key], seen, axis=0) for key in self.obs_keys if key not in self._frames}
         for key, frames in self._frames.items():

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
+from robolearn.nets.resnet50 import ResNet50
 
-Backbone = Literal["resnet18", "small"]
+Backbone = Literal["resnet18", "resnet50", "small"]
 Head = Literal["spatial_softmax", "average"]
 
 
@@ -37,7 +38,7 @@ class VisionEncoder(nn.Module):
         self.crop = crop or size
         if self.crop[0] > size[0] or self.crop[1] > size[1]:
             raise ConfigError(f"crop {self.crop} is larger than the image {size}; give a smaller one")
-        self.trunk = ResNet18(width) if backbone == "resnet18" else SmallTrunk(width // 4)
+        self.trunk = trunk_of(backbone, width)
         channels = self.trunk.channels
         self.pool: nn.Module
         self.leave: nn.Module
@@ -52,6 +53,13 @@ class VisionEncoder(nn.Module):
         scaled = images.permute(0, 3, 1, 2).to(next(self.parameters()).dtype)
         scaled = scaled * (2 / 255) - 1 if images.dtype == torch.uint8 else scaled * 2 - 1
         return self.leave(self.pool(self.trunk(scaled)))
+
+
+def trunk_of(backbone: Backbone, width: int) -> ResNet18 | ResNet50 | SmallTrunk:
+    """Returns the convolutions that a config names; width: channels of the first stage."""
+    if backbone == "small":
+        return SmallTrunk(width // 4)
+    return ResNet18(width) if backbone == "resnet18" else ResNet50(width)
 
 
 class ResNet18(nn.Module):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from robolearn.core import Spec
 from robolearn.data.layout import Layout
+from robolearn.data.normalize import Normalizer
+from robolearn.data.windows import Windows
 from robolearn.errors import BadInput
 from robolearn.nets.denoiser import Denoiser
 from robolearn.nets.guide import Delays, Guide
@@ -172,13 +174,14 @@ class Batch:
     """One training batch, normalised. obs: (batch, n_obs, ...); action: (batch, horizon, action); goal: (batch, ...).
 
     With a memory the rows are chains, slot by slot: row = slot * chain + k, and reset (slots, chain) says where an episode
-    begins. Without `reset` every row begins one.
+    begins. Without `reset` every row begins one. group (batch,): which of the balanced groups a row is of, None: there are none.
     """
 
     obs: Mapping[str, Tensor]
     action: Tensor
     goal: Mapping[str, Tensor]
     reset: Tensor | None = None
+    group: Tensor | None = None
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -230,6 +233,8 @@ class PolicyNet(nn.Module, ABC):
         self.memory = make_memory(config, self.encoder.dim)
         goal_dim = sum(math.prod(array.shape) for array in spec.goal.values())
         context_dim = self.encoder.dim if self.memory is None else self.memory.context_dim
+        self.action_weight: Tensor | None  # (action,), mean 1: how much each number counts in a squared error; None: alike
+        self.register_buffer("action_weight", None, persistent=False)
         self.delays = Delays(config.rtc_max_delay, config.n_past, config.horizon)
         self.cond_dim = context_dim + (goal_dim + 1 if goal_dim else 0) + self.delays.most
 
@@ -303,6 +308,9 @@ class PolicyNet(nn.Module, ABC):
         With given ones the divisor is how many are left on average, the same for every part of a batch.
         """
         predicted, wanted = self.counted(predicted), self.counted(wanted)
+        if self.action_weight is not None:
+            root = self.action_weight.sqrt()
+            predicted, wanted = predicted * root, wanted * root
         if given is None:
             return nn.functional.mse_loss(predicted, wanted)
         wrong = (predicted - wanted).square().masked_fill(self.counted(given), 0.0)
@@ -324,6 +332,9 @@ class PolicyNet(nn.Module, ABC):
         noise: (noise_draws, batch, horizon, action), all the randomness there is. guidance, with `unguided` the
         condition without its goal: classifier-free guidance (Ho & Salimans 2022), 1 = plain conditional.
         """
+
+    def prepare(self, windows: Windows, normalizer: Normalizer, seed: int) -> None:
+        """Learns, before the first step of a training, what the training itself leaves alone; most policies have nothing."""
 
     def noise_draws(self) -> int:
         """Returns how many noise tensors `sample` uses."""

@@ -59,8 +59,8 @@ class Learned(Streams):
 
     def __init__(self, net: PolicyNet, spec: Spec, normalizer: Normalizer, device: str = "cpu", streams: int = 1) -> None:
         self.net, self.spec, self.normalizer, self.device = net.to(device).eval(), spec, normalizer, torch.device(device)
-        if "denoiser" in dict(net.named_children()):  # what a sampler calls many times
-            net.denoiser = Replayed(net.denoiser)
+        for part in [part for part in net.modules() if "denoiser" in dict(part.named_children())]:
+            part.denoiser = Replayed(part.denoiser)  # what a sampler calls many times
         layout = net.config.layout
         self._places = [layout.span + tick for tick in layout.obs_ticks]  # of the observations in a history
         self._kept = layout.span + 1

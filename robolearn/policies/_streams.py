@@ -27,6 +27,14 @@ class Streams(ABC):
     def plan_streams(self, indices: Sequence[int], ask: Ask = Ask()) -> list[Chunk]:
         """Returns one chunk a stream."""
 
+    def meet(self, body: Spec) -> None:
+        """Tells the mind of the body that it will drive, before anything moves; most need nothing of it but what they see."""
+        del body  # Unused: a policy of the body's own observations knows all of it.
+
+    def tally(self) -> dict[str, int]:
+        """Returns what the mind has counted since it was made, by name; most count nothing."""
+        return {}
+
     def reset(self, seed: int | None = None) -> None:
         """Forgets stream 0."""
         self.reset_stream(0, seed)

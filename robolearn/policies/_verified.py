@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robolearn.core import Ask, Chunk, Obs
+from robolearn.core import Ask, Chunk, Obs, Spec
 from robolearn.errors import BadInput
 from robolearn.policies._streams import Streams
 
@@ -57,6 +57,14 @@ class Verified(Streams):
         self._reach = 0  # how many executed actions the predicted past reaches back, once known
         self._needed = 0  # and how many of them a comparison needs
         self.draws_taken = 0  # by all plans so far, for the cost of early cut-off
+
+    def meet(self, body: Spec) -> None:
+        """Tells the inner policy."""
+        self.inner.meet(body)
+
+    def tally(self) -> dict[str, int]:
+        """Returns what the inner policy counts."""
+        return self.inner.tally()
 
     def reset_stream(self, i: int, seed: int | None) -> None:
         """Begins a new episode in stream i."""

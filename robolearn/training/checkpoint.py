@@ -31,6 +31,7 @@ from robolearn.data.normalize import Normalizer
 from robolearn.errors import BadInput, CheckpointError, ConfigError, nearest
 from robolearn.policies._base import PolicyNet
 from robolearn.policies._learned import Learned
+from robolearn.policies._tracked import CODEC, Tracked, Views
 from robolearn.training.settings import TrainConfig, policy_config
 
 _FILES = ("weights.safetensors", "config.yaml", "spec.json", "stats.json", "versions.json")
@@ -144,6 +145,18 @@ def load_policy(run: str | Path, device: str = "cpu", streams: int = 1, sampling
     net = make_net(cfg, spec)
     load_weights(net, read_tensors(folder / "weights.safetensors"), folder)
     return Learned(net, spec, normalizer, device, streams)
+
+
+def load_driver(
+    run: str | Path, device: str = "cpu", streams: int = 1, sampling: Mapping[str, Any] | None = None
+) -> Learned | Tracked:
+    """Returns what drives a body: the policy of `load_policy`, one that predicts tracks with their way to poses around it."""
+    folder = resolve(run)
+    tracks = json.loads((folder / "spec.json").read_text()).get("codec") == CODEC if (folder / "spec.json").is_file() else False
+    if not tracks:
+        return load_policy(folder, device, streams, sampling)
+    views = Views.of(config.to_mapping(read_config(folder).policy))
+    return Tracked(load_policy(folder, device, streams * views.streams, sampling), views, streams)
 
 
 def load_weights(net: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

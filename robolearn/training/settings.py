@@ -31,6 +31,8 @@ class DatasetConfig:
     """Threads that make batches ahead; only images need them."""
     cache: CacheMode = "auto"
     """Where decoded images lie: mmap (a file beside the dataset), ram, or auto (the file where it can be made, else ram)."""
+    balance: str = ""
+    """A fact of each episode, such as embodiment: every batch holds equally many windows of each of its values; empty: as is."""
     mirror: bool = False
     """Train on the mirror image of every training episode too, where the task has one (pusht)."""
     normalize: dict[str, Literal["minmax", "gaussian", "identity"]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from robolearn.core import Spec
 from robolearn.data.windows import Windows
-from robolearn.errors import CheckpointError
+from robolearn.errors import CheckpointError, ConfigError
 from robolearn.policies._base import PolicyNet
 from robolearn.training import checkpoint
 from robolearn.training.chains import ChainOrder, Chains
@@ -76,7 +77,14 @@ class State:
             schedule=get_cosine_schedule_with_warmup(optimizer, cfg.warmup, cfg.steps),
             ema=ema,
             generator=torch.Generator(device).manual_seed(cfg.seed),
-            loader=Loader(windows, cfg.batch_size, cfg.seed, cfg.dataset.workers, chains=make_chains(cfg, windows)),
+            loader=Loader(
+                windows,
+                cfg.batch_size,
+                cfg.seed,
+                cfg.dataset.workers,
+                chains=make_chains(cfg, windows),
+                groups=balanced(cfg, windows),
+            ),
         )
 
     def step(self, clip: float) -> tuple[Tensor, float]:
@@ -159,6 +167,19 @@ def make_chains(cfg: TrainConfig, windows: Windows) -> Chains | None:
         return None
     order = ChainOrder(cfg.batch_size // cfg.chain, cfg.chain, cfg.policy.update_every, cfg.reset_every, cfg.whole_chains)
     return Chains(windows.chains(), order, cfg.seed)
+
+
+def balanced(cfg: TrainConfig, windows: Windows) -> np.ndarray | None:
+    """Returns which value of the fact `dataset.balance`, counted in their order, each window has; None: nothing to balance."""
+    if not cfg.dataset.balance:
+        return None
+    if cfg.policy.memory != "none":
+        raise ConfigError("dataset.balance: a memory walks along whole episodes, which cannot be balanced; leave it empty")
+    values, groups = np.unique(windows.fact(cfg.dataset.balance), return_inverse=True)
+    if values.dtype.kind != "U" or "" in values:
+        got = ", ".join(map(repr, values[:3].tolist()))
+        raise ConfigError(f"dataset.balance: want a fact that is text in every episode, '{cfg.dataset.balance}' is {got}")
+    return groups if len(values) > 1 else None
 
 
 def groups(net: PolicyNet, weight_decay: float, encoder_weight_decay: float = -1.0) -> list[dict[str, Any]]:

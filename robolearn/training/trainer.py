@@ -33,6 +33,7 @@ from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror, Windows
 from robolearn.errors import AlreadyExists, BadInput, ConfigError, TrainingDiverged
 from robolearn.policies._base import Batch, Draws, PolicyNet
+from robolearn.policies._tracked import CODEC
 from robolearn.training import checkpoint, embed, precision, predictability
 from robolearn.training.episodes import pick_episodes
 from robolearn.training.interrupt import FinishStep
@@ -88,7 +89,12 @@ def train(
     cfg = open_run(run, cfg, resume, overwrite) if main else cfg  # the data are fine: now something may be written
     accelerator.wait_for_everyone()
 
-    state = State.begin(cfg, spec, windows, device, frozen.install if frozen else None)
+    def ready(net: PolicyNet) -> None:
+        if frozen:
+            frozen.install(net)
+        net.prepare(windows, normalizer, cfg.seed)
+
+    state = State.begin(cfg, spec, windows, device, ready)
     net, scale = state.net, Scale(normalizer, spec, device)
     first = state.restore(checkpoint.resolve(run)) if resume and (run / "checkpoints" / "last").exists() else 0
     if frozen and first and not frozen.is_in(net):
@@ -178,7 +184,7 @@ def open_run(run: Path, cfg: TrainConfig, resume: bool, overwrite: bool) -> Trai
 def policy_spec(cfg: TrainConfig, spec: Spec) -> Spec:
     """Returns what the policy reads and gives: the config's observation keys, or all that are no images."""
     keys = cfg.policy.obs or tuple(key for key, array in spec.obs.items() if not array.is_image)
-    cameras = {key: camera for key, camera in spec.cameras.items() if key in keys}
+    cameras = {key: camera for key, camera in spec.cameras.items() if key in keys or spec.codec == CODEC}
     stride = 1 if cfg.policy.memory == "none" else cfg.policy.update_every
     return dataclasses.replace(spec.select(keys), execute=cfg.policy.execute, memory_stride=stride, cameras=cameras)
 
@@ -262,7 +268,8 @@ class Scale:
         obs = {key: self._one(key, raw["obs"][key]) for key in wanted}
         goal = {key: self._one(key, raw["obs"][key])[:, -1] for key in self.spec.goal}
         reset = torch.as_tensor(raw["reset"]).to(self.device) if "reset" in raw else None
-        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset)
+        group = torch.as_tensor(raw["group"]).to(self.device) if "group" in raw else None
+        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset, group)
 
     def _one(self, key: str, array: Any) -> Tensor:
         tensor = torch.as_tensor(array).to(self.device, non_blocking=True)
@@ -338,4 +345,4 @@ def _rows(batch: Batch, begin: int, end: int) -> Batch:
     if batch.reset is not None:  # rows are chains, slot by slot
         chain = batch.reset.shape[1]
         reset = batch.reset[begin // chain : end // chain]
-    return Batch(obs, batch.action[begin:end], goal, reset)
+    return Batch(obs, batch.action[begin:end], goal, reset, None if batch.group is None else batch.group[begin:end])

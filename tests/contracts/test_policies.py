@@ -17,7 +17,7 @@ from robolearn.policies._base import Batch, Draws
 from robolearn.policies._learned import Learned
 
 SPEC = Spec(
-    obs={"state": ArraySpec((3,)), "points": ArraySpec((4, 2))},
+    obs={"state": ArraySpec((3,)), "points": ArraySpec((4, 2)), "track": ArraySpec((1,))},  # mt_pi goes on from its track
     action=ArraySpec((2,)),
     hz=10,
     goal={"target": ArraySpec((2,))},
@@ -60,6 +60,7 @@ def observation(seed: int) -> dict[str, np.ndarray]:
     return {key: rng.normal(size=array.shape).astype(np.float32) for key, array in SPEC.obs.items()}
 
 
+UNCROPPED = {"mt_pi"}  # a crop moves the picture and leaves the points
 WITHOUT_DENOISER = {"act", "bc_rnn"}  # they bring their own network, so one combination says all
 COMBINATIONS = [(name, denoiser) for name in NAMES for denoiser in DENOISERS if name not in WITHOUT_DENOISER or denoiser == "mlp"]
 
@@ -181,9 +182,16 @@ def test_two_halves_of_a_batch_compute_the_whole(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_read_as_uint8(name):
-    spec = dataclasses.replace(SPEC, obs={"state": ArraySpec((3,)), "camera": ArraySpec((40, 40, 3), "uint8")}, goal={})
-    net = make_net(name, spec=spec, crop=36, image_features=16)
-    obs = {"state": torch.randn(4, 2, 3), "camera": torch.randint(0, 256, (4, 2, 40, 40, 3), dtype=torch.uint8)}
+    spec = dataclasses.replace(
+        SPEC, obs={"state": ArraySpec((3,)), "track": ArraySpec((1,)), "camera": ArraySpec((40, 40, 3), "uint8")}, goal={}
+    )
+    crop = {} if name in UNCROPPED else {"crop": 36}
+    net = make_net(name, spec=spec, image_features=16, **crop)
+    obs = {
+        "state": torch.randn(4, 2, 3),
+        "track": torch.randn(4, 2, 1),
+        "camera": torch.randint(0, 256, (4, 2, 40, 40, 3), dtype=torch.uint8),
+    }
     loss, _ = net(Batch(obs, torch.rand(4, 8, 2), {}), None, Draws(torch.Generator()))
     loss.backward()
-    assert torch.isfinite(loss) and net.encode(obs).shape == (4, 2, 3 + 16)
+    assert torch.isfinite(loss) and net.encode(obs).shape == (4, 2, 3 + 1 + 16)

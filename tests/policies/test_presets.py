@@ -16,17 +16,21 @@ SHAPES = {
     "pusht": {"state": (5,), "keypoint": (9, 2)},
     "shell": {"state": (6,)},
     "twice": {"state": (3,)},
+    "drawer": {"eef_pos": (3,), "eef_quat_wxyz": (4,), "gripper_open": (1,), "track": (0,)},
     "two_arm_lift": {f"{key}_{arm}": shape for key, shape in ARM.items() for arm in (0, 1)} | {"object": (27,)},
 }
 
 
 def parameters(name: str) -> int:
     cfg = settings.load(config.find("train", name))
-    images = {key: ArraySpec((96, 96, 3), "uint8") for key in cfg.policy.obs if key == "img" or key.endswith("_image")}
+    images = {key: ArraySpec((96, 96, 3), "uint8") for key in cfg.policy.obs if key in ("img", "image") or key.endswith("_image")}
     low = SHAPES.get(cfg.task, ARM | {"object": (9,), "joint_pos": (7,)})
+    tracks = 10 * max(1, len(images)) if "track" in cfg.policy.obs else 0  # five points a picture
+    action = (2,) if cfg.task in ("pusht", "shell", "twice") else (20,) if cfg.task == "two_arm_lift" else (10,)
+    shapes = {key: (tracks,) if key == "track" else shape for key, shape in low.items() if key in cfg.policy.obs}
     spec = Spec(
-        obs={key: ArraySpec(shape) for key, shape in low.items() if key in cfg.policy.obs} | images,
-        action=ArraySpec((2,) if cfg.task in ("pusht", "shell", "twice") else (20,) if cfg.task == "two_arm_lift" else (10,)),
+        obs={key: ArraySpec(shape) for key, shape in shapes.items()} | images,
+        action=ArraySpec((tracks + 1,) if tracks else action),
         hz=10.0,
     )
     assert set(spec.obs) == set(cfg.policy.obs), f"{name}: {cfg.policy.obs}"

@@ -241,7 +241,7 @@ def test_broken_checkpoints_are_refused_in_one_line(dataset, tmp_path):
 def test_every_shipped_preset_loads_and_is_complete():
     for name in config.shipped("train"):
         cfg = settings.load(config.find("train", name))
-        study = name.startswith("memory_")  # an arm of the memory study is named for what differs
+        study = name.startswith(("memory_", "drawer_"))  # an arm of a study is named for what differs
         assert (study or cfg.policy.name in name) and cfg.task and cfg.out == f"data/runs/{name}"
         assert not study or len(config.find("train", name).read_text().splitlines()) < 40
 
