@@ -16,6 +16,7 @@ from robolearn.errors import BadInput, ConfigError, SpecMismatch
 from robolearn.policies._tracked import CODEC, Views, body_spec
 from robolearn.training import settings
 from robolearn.training.settings import TrainConfig
+from robolearn.video import points3d
 from sim_envs import _base as bodies
 
 CONFIGS = "train"
@@ -88,6 +89,8 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
         return cfg, dataset.spec
     if dataset.spec is not None and dataset.spec.codec == CODEC:
         check_tracks(cfg, dataset)
+        return cfg, dataset.spec
+    if dataset.spec is not None and dataset.spec.codec == points3d.CODEC:  # of a hand: a body comes with `eval --task`
         return cfg, dataset.spec
     images = [key for key in cfg.policy.obs if key in dataset.keys and len(dataset.keys[key].shape) == 3]
     body = bodies.make(task, bodies.with_cameras(env, images))

@@ -29,8 +29,10 @@ from robolearn import __version__, config, registry
 from robolearn.core import Spec
 from robolearn.data.normalize import Normalizer
 from robolearn.errors import BadInput, CheckpointError, ConfigError, nearest
+from robolearn.policies import _pointed
 from robolearn.policies._base import PolicyNet
 from robolearn.policies._learned import Learned
+from robolearn.policies._pointed import Pointed
 from robolearn.policies._tracked import CODEC, Tracked, Views
 from robolearn.training.settings import TrainConfig, policy_config
 
@@ -149,11 +151,13 @@ def load_policy(run: str | Path, device: str = "cpu", streams: int = 1, sampling
 
 def load_driver(
     run: str | Path, device: str = "cpu", streams: int = 1, sampling: Mapping[str, Any] | None = None
-) -> Learned | Tracked:
-    """Returns what drives a body: the policy of `load_policy`, one that predicts tracks with their way to poses around it."""
+) -> Learned | Tracked | Pointed:
+    """Returns what drives a body: the policy of `load_policy`, one of tracks or 3-D points with the way to poses around it."""
     folder = resolve(run)
-    tracks = json.loads((folder / "spec.json").read_text()).get("codec") == CODEC if (folder / "spec.json").is_file() else False
-    if not tracks:
+    codec = json.loads((folder / "spec.json").read_text()).get("codec") if (folder / "spec.json").is_file() else None
+    if codec == _pointed.CODEC:
+        return Pointed(load_policy(folder, device, streams, sampling))
+    if codec != CODEC:
         return load_policy(folder, device, streams, sampling)
     views = Views.of(config.to_mapping(read_config(folder).policy))
     return Tracked(load_policy(folder, device, streams * views.streams, sampling), views, streams)

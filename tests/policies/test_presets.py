@@ -17,8 +17,10 @@ SHAPES = {
     "shell": {"state": (6,)},
     "twice": {"state": (3,)},
     "drawer": {"eef_pos": (3,), "eef_quat_wxyz": (4,), "gripper_open": (1,), "track": (0,)},
+    "": {"wrist": (9,), "points": (27,), "track": (0,)},
     "two_arm_lift": {f"{key}_{arm}": shape for key, shape in ARM.items() for arm in (0, 1)} | {"object": (27,)},
 }
+ACTIONS = {"point": (28,), "zeromimic": (90,)}
 
 
 def parameters(name: str) -> int:
@@ -26,14 +28,16 @@ def parameters(name: str) -> int:
     images = {key: ArraySpec((96, 96, 3), "uint8") for key in cfg.policy.obs if key in ("img", "image") or key.endswith("_image")}
     low = SHAPES.get(cfg.task, ARM | {"object": (9,), "joint_pos": (7,)})
     tracks = 10 * max(1, len(images)) if "track" in cfg.policy.obs else 0  # five points a picture
-    action = (2,) if cfg.task in ("pusht", "shell", "twice") else (20,) if cfg.task == "two_arm_lift" else (10,)
-    shapes = {key: (tracks,) if key == "track" else shape for key, shape in low.items() if key in cfg.policy.obs}
+    paper = name.partition("_")[0]  # a recipe of people's video is bound to no body
+    action = {"pusht": (2,), "shell": (2,), "twice": (2,), "two_arm_lift": (20,)}.get(cfg.task, ACTIONS.get(paper, (10,)))
+    read = cfg.policy.obs or ("points",)
+    shapes = {key: (tracks,) if key == "track" else shape for key, shape in low.items() if key in read}
     spec = Spec(
         obs={key: ArraySpec(shape) for key, shape in shapes.items()} | images,
         action=ArraySpec((tracks + 1,) if tracks else action),
         hz=10.0,
     )
-    assert set(spec.obs) == set(cfg.policy.obs), f"{name}: {cfg.policy.obs}"
+    assert set(spec.obs) == set(read), f"{name}: {cfg.policy.obs}"
     module = registry.load("robolearn.policies", cfg.policy.name, what="policy")
     with torch.device("meta"):  # shapes only: nothing is allocated
         return sum(p.numel() for p in module.Net(cfg.policy, spec).parameters())

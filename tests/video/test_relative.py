@@ -134,7 +134,7 @@ def test_point_policy_trains_on_human_video_alone(human: Path, tmp_path: Path) -
     assert np.linalg.norm(hand[:, :3, 3] - truth[:, :3, 3], axis=1).max() < 0.02
     np.testing.assert_array_equal(closed, opening < 0.5)
     np.testing.assert_array_equal(rows["action"][:-1, :27], rows["points"][1:])
-    assert trains("point_policy_small", out, tmp_path)
+    assert trains("point_policy", out, tmp_path)
 
 
 def test_zeromimic_trains_on_a_goal_picture_and_relative_wrist_poses(human: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_zeromimic_trains_on_a_goal_picture_and_relative_wrist_poses(human: Path
     now = geometry.pose(rows["wrist"][:, :3], geometry.matrix_from_rot6d(rows["wrist"][:, 3:]))
     then = relative.decode(rows["action"].reshape(-1, 10, 9).astype(float), now)
     np.testing.assert_allclose(then[:-10, 2, :3, 3], now[3:-7, :3, 3], atol=1e-5)
-    assert trains("zeromimic_small", out, tmp_path)
+    assert trains("zeromimic", out, tmp_path)
 
 
 def trains(config: str, dataset: Path, folder: Path) -> bool:
