@@ -105,8 +105,8 @@ def cells_of(cfg: Config) -> list[Cell]:
     seeds = range(cfg.train_seeds)
     if cfg.grid == "drawer":
         arms = [("dp", 0), ("mt_pi", 0), ("mt_pi", cfg.human_demos), ("mt_pi_joint", cfg.human_demos)]
-        sides = ("drawer-left", "drawer-right")  # of the same weights: the first to come trains
-        return [Cell(side, policy, cfg.robot_demos, human, seed) for seed in seeds for policy, human in arms for side in sides]
+        sides = ("drawer-left", "drawer-right")  # of the same weights, so that nobody waits for them: one side after the other
+        return [Cell(side, policy, cfg.robot_demos, human, seed) for seed in seeds for side in sides for policy, human in arms]
     kinds = [("dp", 0), ("act", 0), ("mt_pi", 0), ("mt_pi", cfg.human_demos)]
     return [
         Cell(task, policy, robots, human, seed)
