@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Named)
 
 def read_cells(path: Path) -> Done:
     """Returns the cells that are done, by name; a line that was cut off while it was written does not count."""
-    return {line["cell"]: line for line in read_lines(path)}
+    return {line["cell"]: line for line in read_lines(path) if "cell" in line}
 
 
 def advance(

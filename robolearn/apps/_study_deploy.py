@@ -15,7 +15,6 @@ import numpy as np
 from robolearn.apps._evaluate import Options, evaluate, find
 from robolearn.apps._report import git_state, versions
 from robolearn.core import Env, Outcome, Spec, Tick
-from robolearn.data._files import read_lines
 from robolearn.errors import BadInput
 from robolearn.rollout import rollout
 from robolearn.runtime.consumers._base import make_consumer
@@ -72,11 +71,6 @@ def parse(name: str, runs: Sequence[Path]) -> Cell:
     if body not in BODIES:
         raise BadInput(f"cell: want a body of {', '.join(BODIES)}, got '{body}'")
     return cell
-
-
-def read_cells(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the cells that are done, by name."""
-    return {line["cell"]: line for line in read_lines(path)}
 
 
 def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:

@@ -227,30 +227,6 @@ def rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(out, key=lambda row: (row["task"], row["memory_steps"], KNOWN.index(row["arm"])))
 
 
-def episode_rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns one row an episode of every cell, from which the table can be computed again."""
-    out = []
-    for found in cells:
-        cell, _, seed = found["cell"].rpartition("/")
-        same = {"cell": cell, "train_seed": seed, "alarm_step": "", "weights_sha256": found["weights_sha256"] or ""}
-        for k, (success, score) in enumerate(zip(found["success"], found["score"], strict=True)):
-            row = {"episode_seed": found["first_seed"] + k, "success": success, "score": score, "commit": found["commit"]}
-            out.append(same | row)
-    return out
-
-
-def read_cells(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the finished cells by name; a line that was cut off while it was written does not count."""
-    cells: dict[str, dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found = json.loads(line)
-            cells[found["cell"]] = found
-        except (json.JSONDecodeError, KeyError):
-            continue
-    return cells
-
-
 def text(table: Sequence[Mapping[str, Any]]) -> str:
     """Returns what the terminal shows: a line per task and arm."""
     lines = [f"{'task':<14} {'arm':<16} {'success':>8}   95 % interval    chance  seeds"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
+from robolearn.apps import _grid
 from robolearn.apps import _study_deploy as grid
-from robolearn.apps._report import plain, write_json
+from robolearn.apps._report import write_json
 from robolearn.apps._study_deploy import Cell, Plan
 from robolearn.apps._trials import FIRST_TEST_SEED
-from robolearn.data._fan import fan_out
-from robolearn.data._files import append_durably
 from robolearn.errors import BadInput
 from robolearn.intervals import wilson95
 
@@ -70,30 +65,12 @@ def run(cfg: Config) -> int:
     if cfg.cell:
         return one(cfg)
     wanted, path = cells_of(cfg), cfg.results / "closed_loop_cells.jsonl"
-    cfg.results.mkdir(parents=True, exist_ok=True)
-    done = grid.read_cells(path)
-    seeds = (cfg.eval_seed, cfg.episodes)
-    for cell in done.values():
-        if (cell["first_seed"], len(cell["success"])) != seeds:
+    for cell in _grid.read_cells(path).values():
+        if (cell["first_seed"], len(cell["success"])) != (cfg.eval_seed, cfg.episodes):
             raise BadInput(f"{path}: '{cell['cell']}' is of other episodes; give another --results")
-    todo, began = [cell for cell in wanted if cell.name not in done], time.monotonic()
-    plan = Plan(cfg.eval_seed, cfg.episodes)
-
-    def in_time() -> Any:
-        for cell in todo:
-            if cfg.minutes and time.monotonic() - began > 60 * cfg.minutes:
-                return
-            yield cell
-
-    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="cell", disable=None) as bar:
-        for found in fan_out(partial(grid.run_cell, plan), in_time(), cfg.workers):
-            append_durably(path, json.dumps(plain(found), allow_nan=False))
-            bar.update()
-            bar.write(f"{found['cell']}: {sum(found['success'])} of {len(found['success'])}", file=sys.stderr)
-            conclude(cfg, grid.read_cells(path))
-    rows = conclude(cfg, grid.read_cells(path))
-    print(text(rows))
-    left = [cell.name for cell in wanted if cell.name not in grid.read_cells(path)]
+    make = partial(grid.run_cell, Plan(cfg.eval_seed, cfg.episodes))
+    left = _grid.advance(path, wanted, make, workers=cfg.workers, minutes=cfg.minutes, conclude=partial(conclude, cfg))
+    print(text(conclude(cfg, _grid.read_cells(path))))
     print(f"{len(wanted) - len(left)} of {len(wanted)} cells done" + (f"; next {left[0]}" if left else ""))
     return 0
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
-import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
-from robolearn.apps import _memory_plots
+from robolearn.apps import _grid, _memory_plots
 from robolearn.apps import _study_memory as grid
 from robolearn.apps._report import write_json
 from robolearn.apps._study_memory import ARMS, Cell, Plan
 from robolearn.apps._trials import FIRST_TEST_SEED
-from robolearn.data._fan import fan_out
-from robolearn.data._files import append_durably
 from robolearn.errors import BadInput
 
 TASKS = ("shell-64", "nearer-64", "twice-16", "scoops-16")
@@ -82,26 +75,26 @@ def run(cfg: Config) -> int:
         return one(cfg, grid.parse(cfg.cell))
     wanted = cells_of(cfg)
     path = cfg.results / "cells.jsonl"
-    cfg.results.mkdir(parents=True, exist_ok=True)
-    done = grid.read_cells(path)
-    for cell in done.values():
-        if (len(cell["success"]), cell["first_seed"], cell.get("demos", cfg.demos)) != (cfg.episodes, cfg.eval_seed, cfg.demos):
-            raise BadInput(f"{path}: '{cell['cell']}' is of other episodes, seeds or demonstrations; give another --results")
-    todo = [cell for cell in wanted if cell.name not in done]
-    for task in dict.fromkeys(cell.task for cell in todo):
+    done = _grid.read_cells(path)
+    for found in done.values():
+        if (len(found["success"]), found["first_seed"], found.get("demos", cfg.demos)) != (
+            cfg.episodes,
+            cfg.eval_seed,
+            cfg.demos,
+        ):
+            raise BadInput(f"{path}: '{found['cell']}' is of other episodes, seeds or demonstrations; give another --results")
+    for task in dict.fromkeys(cell.task for cell in wanted if cell.name not in done):
         grid.demonstrations(cfg.plan, task)
-    began = time.monotonic()
-    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="cell", disable=None)
-    with bar:
-        for found in fan_out(partial(grid.run_cell, cfg.plan), in_time(todo, began, cfg.minutes), cfg.workers):
-            append_durably(path, json.dumps(found))
-            bar.update()
-            bar.write(f"{found['cell']}: {sum(found['success'])} of {len(found['success'])}", file=sys.stderr)
-            conclude(cfg, wanted, grid.read_cells(path))
-    table = conclude(cfg, wanted, grid.read_cells(path))
-    print(grid.text(table))
-    missing = [cell.name for cell in wanted if cell.name not in grid.read_cells(path)]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells done" + (f"; next {missing[0]}" if missing else ""))
+    left = _grid.advance(
+        path,
+        wanted,
+        partial(grid.run_cell, cfg.plan),
+        workers=cfg.workers,
+        minutes=cfg.minutes,
+        conclude=partial(conclude, cfg, wanted),
+    )
+    print(grid.text(conclude(cfg, wanted, _grid.read_cells(path))))
+    print(f"{len(wanted) - len(left)} of {len(wanted)} cells done" + (f"; next {left[0]}" if left else ""))
     return 0
 
 
@@ -132,14 +125,6 @@ def cells_of(cfg: Config) -> list[Cell]:
     return [grid.parse(name) for name in dict.fromkeys(cell.name for cell in chosen)]
 
 
-def in_time(cells: Iterable[Cell], began: float, minutes: float) -> Iterable[Cell]:
-    """Yields cells until the time is over."""
-    for cell in cells:
-        if minutes and time.monotonic() - began > 60 * minutes:
-            return
-        yield cell
-
-
 def conclude(cfg: Config, wanted: list[Cell], done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Writes episodes.csv, the tables and the pictures of all cells done; returns the table of the wanted ones."""
     found = [done[name] for name in sorted(done)]
@@ -158,7 +143,7 @@ def conclude(cfg: Config, wanted: list[Cell], done: Mapping[str, Mapping[str, An
     with (cfg.results / "episodes.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(grid.episode_rows(found))
+        writer.writerows(_grid.episode_rows(found))
     _memory_plots.draw(tables["summary"], swept, cfg.results)
     names = {cell.name for cell in wanted}
     mine = grid.rows([entry for entry in found if entry["cell"] in names])

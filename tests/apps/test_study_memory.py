@@ -10,8 +10,8 @@ import json
 import pytest
 
 from robolearn import cli, config
+from robolearn.apps import _grid, study_memory
 from robolearn.apps import _study_memory as grid
-from robolearn.apps import study_memory
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import BadInput
 from robolearn.training import precision, settings, trainer
@@ -64,7 +64,7 @@ def test_a_grid_goes_on_where_it_stopped_and_a_line_cut_off_does_not_count(done,
     assert ran == ["shell-16/oracle/0"]
     ran.clear()
     assert cli.main(["study", "memory", *SMALL, *where]) == 0
-    assert ran == [] and set(grid.read_cells(path)) == {json.loads(line)["cell"] for line in lines}
+    assert ran == [] and set(_grid.read_cells(path)) == {json.loads(line)["cell"] for line in lines}
 
 
 def test_one_cell_repeats_what_the_grid_found(done, tmp_path):
@@ -72,7 +72,7 @@ def test_one_cell_repeats_what_the_grid_found(done, tmp_path):
     where = ["--out", str(tmp_path), "--demos", "6", "--episodes", "4", "--steps", "4"]
     assert cli.main(["study", "memory", "--cell", "shell-16/sega_bptt/0", *where, "--json", str(tmp_path / "cell.json")]) == 0
     again = json.loads((tmp_path / "cell.json").read_text())
-    first = grid.read_cells(folder / "results" / "cells.jsonl")["shell-16/sega_bptt/0"]
+    first = _grid.read_cells(folder / "results" / "cells.jsonl")["shell-16/sega_bptt/0"]
     assert again["weights_sha256"] == first["weights_sha256"] and again["success"] == first["success"]
     assert again["rows"][0]["arm"] == "sega_bptt"
 
