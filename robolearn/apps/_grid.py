@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from robolearn.apps._report import plain
+from robolearn.apps._evaluate import Evaluation
+from robolearn.apps._report import git_state, plain, versions
 from robolearn.data._fan import fan_out
 from robolearn.data._files import append_durably, read_lines
 
@@ -76,3 +77,19 @@ def episode_rows(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row = {"episode_seed": found["first_seed"] + k, "success": success, "score": score, "commit": found["commit"]}
             out.append(same | row)
     return out
+
+
+def measured(done: Evaluation, began: float) -> dict[str, Any]:
+    """Returns what a cell keeps of an evaluation: the outcome of every episode, of which weights, by which code, on what."""
+    return {
+        "success": [int(row["success"]) for row in done.rows],
+        "steps": [row["steps"] for row in done.rows],
+        "score": [round(row["score"], 4) for row in done.rows],
+        "first_seed": done.options.seed,
+        "weights_sha256": done.subject.weights_sha256,
+        "commit": git_state()[0],
+        "cpu": versions()["cpu"],
+        "eval_s": round(done.wall_s, 1),
+        "wall_s": round(time.monotonic() - began, 1),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from robolearn import config
-from robolearn.apps import record
+from robolearn.apps import _grid, record
 from robolearn.apps._evaluate import EXPERT, Options, Subject, evaluate, find
-from robolearn.apps._report import git_state, versions
 from robolearn.data.store import EpisodeSet
 from robolearn.errors import BadInput, nearest
 from robolearn.intervals import wilson95
@@ -127,18 +126,9 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
     done = evaluate(subject, options)
     return {
         "cell": cell.name,
-        "success": [int(row["success"]) for row in done.rows],
-        "steps": [row["steps"] for row in done.rows],
-        "score": [round(row["score"], 4) for row in done.rows],
-        "first_seed": plan.eval_seed,
+        **_grid.measured(done, began),
         "demos": plan.demos,
         "chance": getattr(tasks.module(name), "CHANCE", None),
-        "weights_sha256": subject.weights_sha256,
-        "commit": git_state()[0],
-        "cpu": versions()["cpu"],
-        "eval_s": round(done.wall_s, 1),
-        "wall_s": round(time.monotonic() - began, 1),
-        "date": time.strftime("%Y-%m-%d"),
         **trained,
     }
 

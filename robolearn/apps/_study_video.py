@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from robolearn import config
+from robolearn.apps import _grid
 from robolearn.apps._evaluate import Options, evaluate, find
-from robolearn.apps._report import git_state, versions
 from robolearn.apps._two_hands_sets import Wanted, record_tracks
 from robolearn.data._files import locked
 from robolearn.data.store import EpisodeSet
@@ -143,20 +143,11 @@ def run_cell(plan: Plan, cell: Cell) -> dict[str, Any]:
     people = plan.out / f"{cell.scene}_human_{cell.human_demos}.zarr"
     return {
         "cell": cell.name,
-        "success": [int(row["success"]) for row in done.rows],
-        "steps": [row["steps"] for row in done.rows],
-        "score": [round(row["score"], 4) for row in done.rows],
-        "first_seed": plan.eval_seed,
+        **_grid.measured(done, began),
         "human_minutes": round(minutes_of(people), 2) if cell.human_demos else 0.0,
         "robot_minutes": round(minutes_of(plan.out / f"{cell.scene}_robot_{cell.robot_demos}.zarr"), 2),
         "human_noise": not plan.exact,
         **done.tally,
-        "weights_sha256": subject.weights_sha256,
-        "commit": git_state()[0],
-        "cpu": versions()["cpu"],
-        "eval_s": round(done.wall_s, 1),
-        "wall_s": round(time.monotonic() - began, 1),
-        "date": time.strftime("%Y-%m-%d"),
         **trained,
     }
 
