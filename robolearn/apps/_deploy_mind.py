@@ -16,7 +16,7 @@ import numpy as np
 from robolearn import config
 from robolearn.core import Ask, Chunk, Needs, Obs, Policy, Spec, Verdict
 from robolearn.errors import BadInput, HardwareError, RobolearnError
-from robolearn.policies._tracked import CODEC, Views, body_spec
+from robolearn.policies import _driven
 from robolearn.runtime.remote import InProcess, Planner, Request
 
 PATIENCE_S = 120.0  # for a policy to load, and to make its first plan
@@ -41,7 +41,7 @@ def local(run: Path, checkpoint: str, device: str, sampling: Mapping[str, Any]) 
     spec = Spec.from_json(json.loads((subject.checkpoint / "spec.json").read_text()))
     policy = config.read_yaml(subject.checkpoint / "config.yaml")["policy"]
     execute = sampling.get("execute") or policy.get("execute", 1)
-    spec = body_spec(spec, Views.of(policy)) if spec.codec == CODEC else spec
+    spec = _driven.body_spec(spec, policy)
     facts = {
         "run": str(run),
         "checkpoint": subject.checkpoint.name,

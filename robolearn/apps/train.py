@@ -13,10 +13,10 @@ from robolearn.core import Spec
 from robolearn.data.store import EpisodeSet
 from robolearn.data.windows import Mirror
 from robolearn.errors import BadInput, ConfigError, SpecMismatch
-from robolearn.policies._tracked import CODEC, Views, body_spec
+from robolearn.policies import _driven
+from robolearn.policies._tracked import CODEC
 from robolearn.training import settings
 from robolearn.training.settings import TrainConfig
-from robolearn.video import points3d
 from sim_envs import _base as bodies
 
 CONFIGS = "train"
@@ -87,10 +87,8 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
         if dataset.spec is None:
             raise BadInput(f"{dataset.path}: says neither spec nor task; give --task")
         return cfg, dataset.spec
-    if dataset.spec is not None and dataset.spec.codec == CODEC:
-        check_tracks(cfg, dataset)
-        return cfg, dataset.spec
-    if dataset.spec is not None and dataset.spec.codec == points3d.CODEC:  # of a hand: a body comes with `eval --task`
+    if dataset.spec is not None and dataset.spec.codec in _driven.CODECS:
+        check_driven(cfg, dataset)
         return cfg, dataset.spec
     images = [key for key in cfg.policy.obs if key in dataset.keys and len(dataset.keys[key].shape) == 3]
     body = bodies.make(task, bodies.with_cameras(env, images))
@@ -102,15 +100,15 @@ def fit_task(cfg: TrainConfig, dataset: EpisodeSet) -> tuple[TrainConfig, Spec]:
     return cfg, spec
 
 
-def check_tracks(cfg: TrainConfig, dataset: EpisodeSet) -> None:
-    """Raises SpecMismatch where the task's body is not driven by what a policy makes of the dataset's tracks."""
+def check_driven(cfg: TrainConfig, dataset: EpisodeSet) -> None:
+    """Raises SpecMismatch where the task's body is not driven by what a policy makes of the dataset's tracks or points."""
     assert dataset.spec is not None
     policy = config.to_mapping(cfg.policy)
-    if "views" not in policy:
+    if dataset.spec.codec == CODEC and "views" not in policy:
         raise ConfigError(
             f"{dataset.path}: its actions are tracks, and policy '{cfg.policy.name}' has no way from them to poses; want mt_pi"
         )
-    drives = body_spec(dataset.spec, Views.of(policy))
+    drives = _driven.body_spec(dataset.spec, policy)
     body = bodies.make(cfg.task, bodies.with_cameras(cfg.env, [key for key, array in drives.obs.items() if array.is_image]))
     try:
         body.spec.require(drives, who=f"{dataset.path} (task {cfg.task})")

@@ -29,11 +29,11 @@ from robolearn import __version__, config, registry
 from robolearn.core import Spec
 from robolearn.data.normalize import Normalizer
 from robolearn.errors import BadInput, CheckpointError, ConfigError, nearest
-from robolearn.policies import _pointed
+from robolearn.policies import _driven
 from robolearn.policies._base import PolicyNet
 from robolearn.policies._learned import Learned
 from robolearn.policies._pointed import Pointed
-from robolearn.policies._tracked import CODEC, Tracked, Views
+from robolearn.policies._tracked import Tracked
 from robolearn.training.settings import TrainConfig, policy_config
 
 _FILES = ("weights.safetensors", "config.yaml", "spec.json", "stats.json", "versions.json")
@@ -154,13 +154,9 @@ def load_driver(
 ) -> Learned | Tracked | Pointed:
     """Returns what drives a body: the policy of `load_policy`, one of tracks or 3-D points with the way to poses around it."""
     folder = resolve(run)
-    codec = json.loads((folder / "spec.json").read_text()).get("codec") if (folder / "spec.json").is_file() else None
-    if codec == _pointed.CODEC:
-        return Pointed(load_policy(folder, device, streams, sampling))
-    if codec != CODEC:
-        return load_policy(folder, device, streams, sampling)
-    views = Views.of(config.to_mapping(read_config(folder).policy))
-    return Tracked(load_policy(folder, device, streams * views.streams, sampling), views, streams)
+    policy = config.to_mapping(read_config(folder).policy)
+    inner = load_policy(folder, device, streams * _driven.streams_each(policy), sampling)
+    return _driven.driver(inner, policy, streams)
 
 
 def load_weights(net: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from robolearn import geometry
+from robolearn.apps import _deploy_mind as minds
 from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec
+from robolearn.data.stats import Stats
 from robolearn.errors import SpecMismatch
 from robolearn.policies._pointed import Pointed, body_spec, poses_of
 from robolearn.rollout import rollout
+from robolearn.training.checkpoint import load_driver
 from robolearn.video import points3d
 from sim_envs import _base
+from tests.apps.runs import untrained_for
 
 POINTS = ArraySpec((27,), unit="m")
 SPEC = Spec({"points": POINTS}, ArraySpec((28,)), 10.0, codec=points3d.CODEC, execute=4)
@@ -71,3 +76,17 @@ def test_a_body_follows_points_that_rise() -> None:
 def test_a_policy_without_points_is_refused() -> None:
     with pytest.raises(SpecMismatch, match="reads 'points', this one track"):
         body_spec(Spec({"track": ArraySpec((10,))}, ArraySpec((11,)), 10.0))
+
+
+def test_a_run_of_points_is_loaded_and_described_as_what_drives_a_body(tmp_path: Path) -> None:
+    wide = lambda n: Stats(min=-np.ones(n), max=np.ones(n), mean=np.zeros(n), std=np.ones(n), count=10)  # noqa: E731
+    run = untrained_for(tmp_path / "points", SPEC, {"points": wide(27), "action": wide(28)}, task="drawer")
+    driver = load_driver(run, streams=2)
+    assert isinstance(driver, Pointed) and driver.spec.codec == "pose_abs"
+    described = minds.local(run, "last", "cpu", {}).spec
+    assert described.obs == driver.spec.obs and described.action == driver.spec.action and described.codec == "pose_abs"
+    body: Any = _base.make("drawer")
+    with closing(body):
+        body.spec.require(described, who="points")
+        outcome = rollout(body, driver, max_steps=3, seed=0)
+    assert outcome.steps == 3
