@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
-from robolearn.errors import BadInput, UnknownName
+from robolearn.errors import BadInput, HardwareError, UnknownName
 
 
 class Mode(StrEnum):
@@ -142,6 +142,11 @@ def reaction(event: str) -> Reaction:
     if event not in REACTIONS:
         raise UnknownName("trouble", event, REACTIONS)
     return REACTIONS[event]
+
+
+def trouble(error: Exception) -> str:
+    """Returns the row of `REACTIONS` that an error is: what it says itself, a lost servo for hardware, else a bad chunk."""
+    return str(getattr(error, "trouble", "servo_lost" if isinstance(error, HardwareError) else "bad_chunk"))
 
 
 class DeadMan:

@@ -20,7 +20,7 @@ import numpy as np
 
 from robolearn.core import Flag, Obs, Outcome, Spec, Step, Tick
 from robolearn.errors import BadInput, EpisodeStopped, HardwareError
-from robolearn.runtime.state import DeadMan, Facts, Machine, Mode
+from robolearn.runtime.state import DeadMan, Facts, Machine, Mode, trouble
 
 WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "estop")
 """What an operator may say during an episode; the first four end it."""
@@ -88,11 +88,6 @@ class Manners:
     stall_s: float = 0.1
 
 
-def trouble(error: Exception) -> str:
-    """Returns the row of `REACTIONS` that an error is: what it says itself, a lost servo for hardware, else a bad chunk."""
-    return str(getattr(error, "trouble", "servo_lost" if isinstance(error, HardwareError) else "bad_chunk"))
-
-
 class Supervised:
     """An `Env` around a body, and a sink of the same rollout.
 
@@ -125,8 +120,7 @@ class Supervised:
         self._align: Approach | None = None
         self._kept, self._late, self._over, self._driven = False, False, "", False
         self._dropped, self._stood, self._unheard = False, False, list[str]()
-        self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns = 0, 0, 0, 0
-        self._tries, self._tried_ns = 0, -math.inf
+        self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns, self._tries, self._tried_ns = 0, 0, 0, 0, 0, -math.inf
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the body to its start. HardwareError where it cannot; BadInput where a fault of before is left."""
@@ -161,7 +155,7 @@ class Supervised:
             step = self._repeated(error, now)
             self._sleep(max(0.0, 1.0 / self.spec.hz - (self._clock_ns() - now) * 1e-9))
         else:
-            self._look_at_inputs(self._clock_ns())
+            self._look_at_inputs(self._clock_ns(), moved and bool(step.flags & Flag.HELD))
         self.mind.paused = driven or self.machine.mode in _STOPPED or self.body.age_s > self.manners.plan_age_s
         flags = Flag(step.flags) | (Flag(0) if moved else Flag.HELD) | (Flag.INTERVENTION | Flag.ENGAGED if driven else Flag(0))
         self._last = self._ended(replace(step, flags=int(flags)))
@@ -303,8 +297,14 @@ class Supervised:
         elif not (self.manners.waits or self.mind.lost or self.mind.early) and self.machine.mode is Mode.RUN:
             self._persist("underrun", "no action for this tick", now)
 
-    def _look_at_inputs(self, now: int) -> None:
-        """Books inputs that are late; a tick that came about says that what was gone is there again."""
+    def _look_at_inputs(self, now: int, held: bool) -> None:
+        """Books inputs that are late; a tick that came about says that what was gone is there again.
+
+        held: the arm stood although it was told to move, as its driver does once it was late too often.
+        """
+        if held:
+            self._react("stall", "the arm's driver holds", now)
+            self._stalled_ns = now
         self._clear("camera_gone", "it is there again", now)
         cameras = [name for name in self.body.late if name != "joints"]
         if cameras and not self._late:

@@ -64,6 +64,7 @@ class Point:
     late: tuple[str, ...] = ()
     raises: Exception | None = None
     extra_s: float = 0.0
+    stands: bool = False  # as an arm whose driver holds by itself
     sent: list[np.ndarray] = field(default_factory=list)  # one row a tick: where it was told to be
     calls: list[str] = field(default_factory=list)
 
@@ -97,9 +98,9 @@ class Point:
         self.world.sleep(1.0 / HZ + self.extra_s)
         self.extra_s = 0.0
         self.calls.append(call)
-        self.q = np.asarray(q, np.float32).copy()
+        self.q = self.q if self.stands else np.asarray(q, np.float32).copy()
         self.sent.append(self.q)
-        flags = Flag.STALE if self.late else Flag(0)
+        flags = (Flag.STALE if self.late else Flag(0)) | (Flag.HELD if self.stands else Flag(0))
         return Step({"agent_pos": self.q.copy()}, self.q.copy(), self.q.copy(), {"monotonic": self.world.now}, flags=int(flags))
 
 

@@ -155,3 +155,21 @@ def test_an_episode_that_ends_without_a_plan_does_not_bar_the_next_one() -> None
     assert trip.modes[-1] == "hold" and trip.machine.causes == ("underrun",)
     trip.delay_s = 0.0
     assert trip.run(20).reason == "horizon" and trip.modes[-1] == "run"
+
+
+def test_a_driver_that_holds_by_itself_is_a_stall_and_the_policy_plans_anew_from_where_the_arm_stood() -> None:
+    def stand(trip: Trip) -> None:
+        trip.body.stands = True
+
+    def go(trip: Trip) -> None:
+        trip.body.stands = False
+
+    trip = Trip({10: stand, 40: go})
+    trip.run(110)
+    assert {change.reason for change in trip.said("stall")} == {"the arm's driver holds"}
+    first = trip.modes.index("hold")
+    assert first <= 15, "four ticks in which it stands are a hold that is said, not a run that goes nowhere"
+    assert trip.modes[-1] == "run" and "fault" not in trip.path()
+    rows = np.array(trip.body.sent)[:, 0]
+    assert np.ptp(rows[11:40]) == 0.0 and rows[-1] > rows[40] + 0.1
+    assert np.abs(np.diff(rows)).max() <= 1.5 * np.abs(np.diff(rows[:10])).max(), "nothing jumps when it goes on"
