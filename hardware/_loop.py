@@ -46,7 +46,7 @@ class Loop:
         """clock_ns: monotonic [ns]; sleep: for seconds of that clock."""
         self._arm = Attended(driver, name, hosting.period_s, hosting.budget, clock_ns)
         self._make_guard, self._hosting, self._clock_ns, self._sleep = make_guard, hosting, clock_ns, sleep
-        self._deadline = Deadline(hosting.period_s, clock_ns, sleep)
+        self._deadline = Deadline(hosting.period_s, clock_ns, sleep, hosting.stall_s)
         self._guard: Guard | None = None
         self._rings: tuple[Ring, Ring] | None = None
         self._newest: ArmState | None = None

@@ -20,7 +20,7 @@ class Hosting:
     period_s: of its loop; hold_after_s: how long without a new setpoint until it holds; ramp_s: longest ramp to rest; on_orphan:
     how to end when the parent ends; budget: how much of a bad wire is borne; dither_s: longest random wait before each cycle, so
     that samples and setpoints are not in step where a delay is measured; health_s: how often an axis is asked how warm it is,
-    where the guard wants to know.
+    where the guard wants to know; stall_s: lateness of a cycle that counts as a stall.
     """
 
     period_s: float = 0.01
@@ -30,6 +30,7 @@ class Hosting:
     budget: Budget = Budget()
     dither_s: float = 0.0
     health_s: float = 0.5
+    stall_s: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,17 @@ _ACTIVE_S = 5.0  # until a cycle of an arm that was switched on says so
 
 @dataclass
 class Rig:
-    """What is open. said: what connecting it brought, by part ("arm", "gripper", a camera's key): an Identity or an error."""
+    """What is open. said: what connecting it brought, by part ("arm", "gripper", a camera's key): an Identity or an error.
+
+    hosting: of the drivers' processes; their rate is the robot file's.
+    """
 
     robot: RobotFile
     run: str = field(default_factory=new_run)
     said: dict[str, Identity | RobolearnError] = field(default_factory=dict)
     cameras: dict[str, HostedCamera] = field(default_factory=dict)
     arm: Hosted | Pair | None = None
+    hosting: Hosting = Hosting()
 
     def open(self) -> None:
         """Connects everything; moves nothing and switches no torque. What cannot be opened is told in `said`."""
@@ -154,7 +158,8 @@ class Rig:
     ) -> Hosted | None:
         """Returns a connected driver in a process of its own, None where it could not be opened."""
         what = package.rsplit(".", 1)[1].rstrip("s")
-        hosted = Hosted(driver, partial(make, package, driver, dict(fields), what), guard, self.run, Hosting(period_s))
+        hosting = replace(self.hosting, period_s=period_s)
+        hosted = Hosted(driver, partial(make, package, driver, dict(fields), what), guard, self.run, hosting)
         try:
             self.said[part] = hosted.connect()
         except RobolearnError as error:

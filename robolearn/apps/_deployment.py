@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,10 @@ def _samples(device: Device) -> Sequence[TeleopSample]:
 
 @dataclass
 class Deployment:
-    """Episodes of one policy on one robot. lines: the check list, for the run log; outcomes: of the episodes so far."""
+    """Episodes of one policy on one robot. lines: the check list, for the run log; outcomes: of the episodes so far.
+
+    manners: `attended` and `waits` follow from who is there and from the consumer.
+    """
 
     wishes: Wishes
     rig: Rig
@@ -148,6 +151,7 @@ class Deployment:
     planner: Planner
     people: People
     lines: Sequence[checks.Check] = ()
+    manners: Manners = Manners()
     outcomes: list[Outcome] = field(default_factory=list)
     why: str = ""
 
@@ -272,8 +276,9 @@ class Deployment:
             silent = isinstance(mind, TakeOver) and mind.silent
             return [*self.people.hear(), *(["hold"] if silent else [])]
 
+        manners = replace(self.manners, attended=self.attended, waits=wishes.consumer == "sync")
         return Supervised(
-            body, mind, machine, self._align, Manners(self.attended, waits=wishes.consumer == "sync"), self.people.deadman,
+            body, mind, machine, self._align, manners, self.people.deadman,
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
             recover=(lambda: None) if wishes.dry else self.rig.make_ready, revive=lambda: reviver(self._newest),
         )  # fmt: skip

@@ -6,13 +6,16 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from hardware._records import Hosting
+from robolearn.apps import deploy
 from robolearn.apps._deploy_mind import Source
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._deployment import Deployment, People, Wishes
@@ -21,12 +24,15 @@ from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec
 from robolearn.runtime.remote import InProcess, Planner
 from robolearn.runtime.runs import Run, open_run
 from robolearn.runtime.state import Machine
+from robolearn.runtime.supervisor import Manners
 
 HOME = np.array([0.0, 0.0, 0.0, -1.57, 0.0, 1.57, 0.785])
 NAMES = tuple(f"q{i}" for i in range(7))
 OBS = {"joint_pos": ArraySpec((7,), names=NAMES, unit="rad"), "gripper": ArraySpec((1,), names=("opening",), unit="m")}
 SPEC = Spec(OBS, ArraySpec((8,), names=(*NAMES, "gripper")), 20.0, codec="joint_abs", execute=4)
 PANDA = RobotFile("virtual", {"arm": "panda", "q": HOME.tolist(), "opening_m": 0.08}, share=0.5, start=tuple(HOME))
+STALL_S = 10.0  # shared cores stall: what they do to an arm is tested on clocks of our own
+PATIENT, CALM = Hosting(hold_after_s=STALL_S, stall_s=STALL_S), Manners(plan_age_s=STALL_S, stall_s=STALL_S)
 FILMED = {"img": Part("synthetic", {"size": [64, 48], "hz": 20.0})}
 
 
@@ -66,6 +72,13 @@ class Waver:
         return Chunk(actions, self.tick)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `robolearn deploy` bear a machine that stalls."""
+    monkeypatch.setattr(deploy, "Rig", partial(Rig, hosting=PATIENT))
+    monkeypatch.setattr(deploy, "Deployment", partial(Deployment, manners=CALM))
+
+
 def waver(**fields: Any) -> Waver:
     """Returns the policy; a function of a module, as another process wants it."""
     return Waver(**fields)
@@ -82,12 +95,13 @@ class Outing:
     at: dict[int, Callable[[Outing], object]] = field(default_factory=dict)
     until: Callable[[Outing], bool] = lambda outing: False
     wishes: dict[str, Any] = field(default_factory=dict)
+    give_up_s: float = 30.0
     whole: bool = False
 
     def run(self) -> Deployment:
         """Runs it and returns it, everything closed."""
         with ExitStack() as stack:
-            self.rig = Rig(self.robot)
+            self.rig = Rig(self.robot, hosting=PATIENT)
             stack.callback(self.rig.close)
             self.rig.open()
             assert not self.rig.missing, self.rig.missing
@@ -96,7 +110,8 @@ class Outing:
             stack.callback(self.planner.close)
             wishes = Wishes(self.out, **{"seconds": 3.0, "plain": True, **self.wishes})
             people = People(self.rig, stack)
-            self.deployment = Deployment(wishes, self.rig, source, self.planner, people)
+            manners = replace(CALM, give_up_s=self.give_up_s)
+            self.deployment = Deployment(wishes, self.rig, source, self.planner, people, manners=manners)
             people.hear, self.ticks = self._hear(people.hear), -1  # type: ignore[method-assign]
             self.whole = self.deployment.run()
             stack.callback(self.deployment.mind.close)  # of the planner that took the place of the first

@@ -18,7 +18,7 @@ from robolearn.core import ArraySpec, Flag, Spec
 from robolearn.data.stats import Stats
 from robolearn.data.store import EpisodeSet
 from robolearn.runtime.runs import episodes
-from tests.apps.deploys import FILMED, HOME, PANDA, SPEC, Outing
+from tests.apps.deploys import FILMED, HOME, PANDA, SPEC, Outing, patient  # noqa: F401
 from tests.apps.runs import untrained_for
 
 
@@ -31,6 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained_for(tmp_path_factory.mktemp("runs") / "waver", SPEC, stats)
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_command_checks_moves_keeps_and_converts(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, said = tmp_path / "kept", tmp_path / "said.json"
     flags = ["--plain", "--seconds", "2", "--episodes", "2", "--consumer", "sync", "--out", str(out), "--json", str(said)]

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +32,6 @@ from robolearn.errors import BadInput, Findings, Halted, HardwareError
 from robolearn.runtime.limits import defaults
 from robolearn.runtime.runs import episodes, open_run
 from robolearn.runtime.state import Machine
-from robolearn.runtime.supervisor import Manners
 from tests.apps.deploys import HOME, NAMES, PANDA, SPEC, Outing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,10 +209,9 @@ class Pedal:
 
 
 def test_a_dead_man_let_go_holds_and_where_nobody_is_there_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outing = Outing(tmp_path / "a", replace(PANDA, deadman=Part("gamepad")), wishes={"episodes": 2})
+    outing = Outing(tmp_path / "a", replace(PANDA, deadman=Part("gamepad")), wishes={"episodes": 2}, give_up_s=0.7)
     ticks = lambda: outing.deployment.mind.statistics().ticks  # noqa: E731
     monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(lambda: ticks() < 20 or 26 <= ticks() < 35))
-    monkeypatch.setattr(_deployment, "Manners", partial(Manners, give_up_s=0.7))
     (outcome,) = outing.run().outcomes
     assert outcome.reason == "stopped:hold: deadman for 0.7 s" and outing.modes().count(("hold", "deadman")) == 2
     assert outing.machine.mode == "idle"

@@ -21,7 +21,7 @@ from robolearn.monitors._fit import fit
 from robolearn.monitors._recipe import Recipe
 from robolearn.runtime.runs import open_run
 from robolearn.runtime.serve.server import Server
-from tests.apps.deploys import HOME, SPEC
+from tests.apps.deploys import HOME, SPEC, patient  # noqa: F401
 from tests.apps.runs import untrained_for
 
 PLANS = 4  # of an episode of calibration; a later one is later than all of them
@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_alarm_of_the_policys_monitor_halts_the_arm_and_is_in_the_run_log(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_monitor_of_other_weights_and_of_other_sampling_is_refused(run: Path) 
         minds.watch_of(minds.local(run, "last", "cpu", {"steps": 3}), "clock")
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_policy_of_a_server_drives_the_arm_as_one_of_this_process_does(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
