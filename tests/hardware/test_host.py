@@ -205,8 +205,14 @@ def test_what_the_wire_may_not_see_holds_the_arm_which_goes_on_living() -> None:
 
 
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(arm: Hosted) -> None:
-    with pytest.raises(TransportLost, match="health: its driver process does not answer"):
-        arm.health(timeout_s=0.0)
+    def late() -> bool:
+        try:
+            arm.health(timeout_s=0.0)
+        except TransportLost as error:
+            return "health: its driver process does not answer" in str(error)
+        return False  # this process was not let on for longer than the answer took
+
+    assert any(late() for _ in range(50))
     assert arm.fault() is None and arm.health().counters["samples"] > 0
 
 

@@ -220,7 +220,7 @@ def test_unplugging_is_a_lost_transport_and_a_new_driver_connects_again(emulator
 
 
 def test_of_a_bad_line_no_wrong_value_arrives_and_every_miss_is_counted(emulator: Served) -> None:
-    gripper = driver(emulator, timeout_s=0.02)
+    gripper = driver(emulator)
     arm = active(gripper)
     settle(gripper, arm, 0.5)
     before = emulator.control("stats")

@@ -141,7 +141,8 @@ def _second_turn(gripper: np.ndarray) -> float:
     """Returns the RMS rotation [deg] between poses about the axis that is second in this respect: 0 if all axes are parallel."""
     turns = gripper[:, None, :3, :3].swapaxes(-1, -2) @ gripper[None, :, :3, :3]
     vectors = geometry.rotvec_from_matrix(turns[np.triu_indices(len(gripper), 1)])
-    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(vectors.T @ vectors / len(vectors))[1])))
+    second = np.linalg.eigvalsh(vectors.T @ vectors / len(vectors))[1]
+    return float(np.degrees(np.sqrt(max(second, 0.0))))  # of parallel axes rounding makes it a little less than 0
 
 
 def _refuse_weak(gripper: np.ndarray, turned: float) -> None:
