@@ -30,11 +30,12 @@ from robolearn.errors import BadInput, HardwareError
 from robolearn.rollout import rollout
 from robolearn.runtime.align import Align
 from robolearn.runtime.consumers._base import make_consumer
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Planner
 from robolearn.runtime.runlog import RunLog
 from robolearn.runtime.schedule import Rules, Scheduled
 from robolearn.runtime.state import Change, DeadMan, Machine, Mode
-from robolearn.runtime.supervisor import Manners, Supervised
+from robolearn.runtime.supervisor import Supervised
 from robolearn.runtime.takeover import TakeOver
 
 _TO_START_S = 60.0  # for the way to the start
@@ -276,7 +277,8 @@ class Deployment:
             silent = isinstance(mind, TakeOver) and mind.silent
             return [*self.people.hear(), *(["hold"] if silent else [])]
 
-        manners = replace(self.manners, attended=self.attended, waits=wishes.consumer == "sync")
+        waits, rest_s = wishes.consumer == "sync", self.rig.hosting.hold_after_s
+        manners = replace(self.manners, attended=self.attended, waits=waits, rest_s=rest_s)
         return Supervised(
             body, mind, machine, self._align, manners, self.people.deadman,
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,

@@ -124,7 +124,7 @@ _TABLE = (
     replace(_holds("policy_crash", "pidfd, heartbeat", "as underrun; restart once", "warm-up dropped, align"), align_after_s=0.0),
     _ends("driver_crash", "pidfd", "its watchdog stops that arm; ramp the others", "full handshake, align", operator=True),
     _ends("supervisor_crash", "parent-death signal", "ramp to rest, no parking, exit", "a new run", Mode.STOPPING),
-    _holds("stall", "over 100 ms late", "count; more than 3 in 10 s: HOLD", "by itself", after=4, within_s=10.0),
+    _holds("stall", "over 100 ms late", "count; over 3 in 10 s, one over 0.3 s: HOLD", "by itself", after=4, within_s=10.0),
     _ends("protective_stop", "status bits", "flush, FAULT", "unlock after 5 s, align"),
     _ends("estop", "device bits, input line", "ESTOP latched, black box", "the operator, align", Mode.ESTOP, operator=True),
     Reaction("clock_step", "monotonic against wall clock", "log only", "nothing to do"),
@@ -217,6 +217,11 @@ class Machine:
     def accepts_chunks(self) -> bool:
         """True in RUN only."""
         return self.mode is Mode.RUN
+
+    @property
+    def aligned(self) -> bool:
+        """True while the way from HOLD to RUN is open, should no cause be left."""
+        return self._aligned
 
     @property
     def causes(self) -> tuple[str, ...]:

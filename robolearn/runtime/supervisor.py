@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from robolearn.core import Flag, Obs, Outcome, Spec, Step, Tick
 from robolearn.errors import BadInput, EpisodeStopped, HardwareError
+from robolearn.runtime.parties import Approach, Body, Manners, Mind
 from robolearn.runtime.state import DeadMan, Facts, Machine, Mode, trouble
 
 WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "estop")
@@ -27,65 +28,10 @@ WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "est
 ENDS = WORDS[:4]
 _OF_THE_MIND = frozenset({"underrun", "policy_crash", "bad_chunk"})  # a person can drive in spite of these
 _NEAR = 0.05  # [rad] a first target so near needs no align phase: the guard makes it smooth
+_LONG_S = 1.0  # without an action of the policy: its plan is looked at again before it moves the arm
 _STEPPED_NS = 100_000_000  # of the wall clock against the monotonic one, from one tick to the next
 _TRIES, _TRY_EVERY_S = 3, 2.0  # to bring a body back without a person, in a row
 _STOPPED = (Mode.IDLE, Mode.STOPPING, Mode.FAULT, Mode.ESTOP)
-
-
-class Body(Protocol):
-    """An Env that can also stay, and go to joint angles (n,) [rad]. age_s: of its oldest input; late: inputs that are late."""
-
-    spec: Spec
-    age_s: float
-    late: tuple[str, ...]
-
-    def reset(self, seed: int | None = None) -> Obs: ...
-    def step(self, action: np.ndarray) -> Step: ...
-    def still(self) -> Step: ...
-    def toward(self, q: np.ndarray) -> Step: ...
-    def where(self) -> np.ndarray: ...
-    def target(self, action: np.ndarray) -> np.ndarray: ...
-    def close(self) -> None: ...
-
-
-class Mind(Protocol):
-    """What is asked of the policy beside its actions; `schedule.Scheduled` is one.
-
-    lost: why its planner is gone; paused: it may ask for no plan; early: this tick has the action of the one before; current:
-    what is scheduled for this tick; news: what came.
-    """
-
-    lost: str
-    paused: bool
-    early: bool
-    news: list[Any]
-
-    @property
-    def current(self) -> Any: ...
-    def flush(self) -> None: ...
-
-
-class Approach(Protocol):
-    """The way to the first target (`align.Align`)."""
-
-    done: bool
-
-    def step(self, now_s: float, deadman: bool) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How a deployment behaves. attended: somebody hears and sees; waits: an empty slot is no trouble (the consumer waits).
-
-    plan_age_s: age of an observation from which no new plan is made; give_up_s: how long an unattended body holds until the
-    episode ends; stall_s: lateness of a tick that counts as a stall.
-    """
-
-    attended: bool = False
-    waits: bool = False
-    plan_age_s: float = 0.25
-    give_up_s: float = 30.0
-    stall_s: float = 0.1
 
 
 class Supervised:
@@ -119,7 +65,7 @@ class Supervised:
         self._last: Step | None = None
         self._align: Approach | None = None
         self._kept, self._late, self._over, self._driven = False, False, "", False
-        self._dropped, self._stood, self._unheard = False, False, list[str]()
+        self._dropped, self._anew, self._acted_ns, self._unheard = False, "", math.inf, list[str]()
         self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns, self._tries, self._tried_ns = 0, 0, 0, 0, 0, -math.inf
 
     def reset(self, seed: int | None = None) -> Obs:
@@ -127,6 +73,7 @@ class Supervised:
         if self.machine.mode is not Mode.IDLE:
             raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
         self._align, self._kept, self._late, self._over, self._driven = None, False, False, "", False
+        self._anew, self._acted_ns = "", math.inf
         obs, now = self.body.reset(seed), self._clock_ns()
         none = np.zeros(self.spec.action.shape, self.spec.action.dtype)
         self._last = Step(obs, none, self.body.where().astype(np.float32), {"monotonic": now})
@@ -148,7 +95,10 @@ class Supervised:
         self._go_back(now)
         free = self.machine.mode is Mode.RUN or (self.machine.mode is Mode.HOLD and self._only_late)
         moved = not self._over and (driven or (free and not self._dropped))
-        self._stood = not moved
+        if self.machine.mode is not Mode.RUN and (driven or not moved):
+            self._anew = self._anew or "due"
+        elif moved and self.mind.current is not None:
+            self._acted_ns = now
         try:
             step = self._move(action, now, moved)
         except (HardwareError, BadInput) as error:
@@ -205,7 +155,7 @@ class Supervised:
     @property
     def _only_late(self) -> bool:
         """True where nothing is wrong but that no plan is there: the body goes on to its last target and stays there."""
-        return not self._kept and set(self.machine.causes) <= {"underrun"}
+        return not (self._kept or self._anew) and set(self.machine.causes) <= {"underrun"}
 
     @property
     def _may_end_alone(self) -> bool:
@@ -255,6 +205,9 @@ class Supervised:
         if late_s > self.manners.stall_s:
             self._react("stall", f"{1000 * late_s:.0f} ms late", now)
             self._stalled_ns = now
+            if late_s > self.manners.rest_s and self.machine.mode is Mode.RUN:
+                self._anew = "due"
+                self.machine.on("hold", "the arm has come to rest meanwhile", now)
         elif (now - self._stalled_ns) * 1e-9 > 1.0:
             self._clear("stall", "on time for a second", now)
         before, self._offset_ns = self._offset_ns, self._wall_ns() - self._clock_ns()
@@ -337,24 +290,54 @@ class Supervised:
         """Goes on towards RUN as far as that is allowed now."""
         if self.machine.mode is Mode.FAULT and self._may_end_alone:
             self._bring_back(now, operator=False)
-        free = self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes)
-        if free:
-            resumed = self.machine.on("resume", "no cause is left", now, self._facts()).accepted
-            if self._stood or not resumed:
-                self._flush()  # its steps so far were for a body that goes along
-            if not resumed:
-                self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        if self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes):
+            self._resume(now)
+        elif self._anew:
+            self._anew = "due"
         if self.machine.mode is Mode.ALIGN and self._kept:
             self.machine.on("hold", "held before the fault", now)
         if self.machine.mode is Mode.ALIGN and self.mind.current is not None:
             self._walk(now)
 
+    def _resume(self, now: int) -> None:
+        """Leaves HOLD: by ALIGN where the alignment is lost or the first target is far, else straight on.
+
+        An arm that stood is planned for anew, and stands until that plan is there.
+        """
+        if self.machine.aligned and self._anew == "due":
+            self._flush()  # its steps so far were for a body that goes along
+            self._anew = "asked"
+            return
+        if self.machine.aligned and self._anew and self.mind.current is None:
+            return
+        try:
+            looked = self._anew or (now - self._acted_ns) * 1e-9 > _LONG_S
+            far = not self.machine.aligned or (looked and self.mind.current is not None and self._is_far(*self._way()))
+        except HardwareError:  # found again in this tick, and booked
+            return
+        except BadInput as error:
+            self._hold(str(error), now)
+            return
+        if far:
+            self._flush()
+            self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        elif self.machine.on("resume", "no cause is left", now, self._facts()).accepted:
+            self._anew = ""
+
+    def _way(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where the arm is, and the first target of what is planned, (n,) [rad] each."""
+        return self.body.where(), self.body.target(self.mind.current.action)
+
+    @staticmethod
+    def _is_far(here: np.ndarray, there: np.ndarray) -> bool:
+        return float(np.abs(there - here).max(initial=0.0)) > _NEAR
+
     def _walk(self, now: int) -> None:
         """Goes on with the align phase: begins it at the first action that was planned, or ends it at its target."""
         try:
             if self._align is None:
-                here, there = self.body.where(), self.body.target(self.mind.current.action)
-                if float(np.abs(there - here).max(initial=0.0)) > _NEAR:
+                here, there = self._way()
+                if self._is_far(here, there):
                     self._align = self._make_align(here, there)
                     return
             elif not self._align.done:
@@ -364,7 +347,7 @@ class Supervised:
         except (HardwareError, BadInput) as error:
             self._hold(str(error), now)
             return
-        self._align = None
+        self._align, self._anew, self._acted_ns = None, "", math.inf
         self.machine.on("aligned", "at the first target", now, self._facts())
 
     def _bring_back(self, now: int, operator: bool) -> None:

@@ -21,10 +21,10 @@ from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._deployment import Deployment, People, Wishes
 from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import InProcess, Planner
 from robolearn.runtime.runs import Run, open_run
 from robolearn.runtime.state import Machine
-from robolearn.runtime.supervisor import Manners
 
 HOME = np.array([0.0, 0.0, 0.0, -1.57, 0.0, 1.57, 0.785])
 NAMES = tuple(f"q{i}" for i in range(7))

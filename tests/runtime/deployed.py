@@ -14,10 +14,11 @@ from robolearn.rollout import rollout
 from robolearn.runtime.align import Align
 from robolearn.runtime.consumers._base import make_consumer
 from robolearn.runtime.limits import defaults
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Local
 from robolearn.runtime.schedule import Scheduled
 from robolearn.runtime.state import Change, DeadMan, Machine
-from robolearn.runtime.supervisor import Manners, Supervised
+from robolearn.runtime.supervisor import Supervised
 
 HZ = 20.0
 SPEC = Spec({"agent_pos": ArraySpec((2,), names=("x", "y"))}, ArraySpec((2,), names=("x", "y")), HZ, execute=4)
@@ -106,7 +107,7 @@ class Point:
 
 @dataclass
 class Walker:
-    """A policy that walks along x; its plans can be made wrong (`broken`)."""
+    """A policy that walks along x; its plans can be made wrong (`broken`), and begin farther on (`begin`)."""
 
     spec: Spec = SPEC
     horizon: int = 8
@@ -114,6 +115,7 @@ class Walker:
     broken: bool = False
     tick: int = -1
     x: float = 0.0
+    y: float = 0.0
     begin: float = 0.0
 
     def reset(self, seed: int | None = None) -> None:
@@ -122,11 +124,11 @@ class Walker:
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
         del applied
-        self.tick, self.x = self.tick + 1, float(obs["agent_pos"][0])
+        self.tick, (self.x, self.y) = self.tick + 1, map(float, obs["agent_pos"])
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         del ask
-        actions = np.zeros((self.horizon, 2), np.float32)
+        actions = np.full((self.horizon, 2), self.y, np.float32)
         actions[:, 0] = self.begin + self.x + self.speed * np.arange(1, self.horizon + 1)
         if self.broken:
             actions[3] = np.nan

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from robolearn.errors import HardwareError
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.state import DeadMan
-from robolearn.runtime.supervisor import Manners
 from tests.runtime.deployed import Gone, Trip
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from robolearn.core import Flag
 from robolearn.errors import BadInput, HardwareError
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Local
 from robolearn.runtime.state import DeadMan
-from robolearn.runtime.supervisor import Manners
 from tests.runtime.deployed import HZ, Gone, Trip, Walker
 
 
