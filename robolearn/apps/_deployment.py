@@ -28,6 +28,7 @@ from robolearn.clock import Deadline
 from robolearn.core import Ask, Obs, Outcome, Spec, TeleopSample, Tick
 from robolearn.errors import BadInput, HardwareError
 from robolearn.rollout import rollout
+from robolearn.runtime._recovery import AtOnce
 from robolearn.runtime.align import Align
 from robolearn.runtime.consumers._base import make_consumer
 from robolearn.runtime.parties import Manners
@@ -230,6 +231,8 @@ class Deployment:
         if self._log is not None and not self._warned and not self._log.healthy:
             self._warned = True
             self.machine.react("log_dead", self._log.reason, time.monotonic_ns())
+        if self.rig.busy:  # with its arm
+            return
         if self.rig.arm is not None and self.rig.arm.alive and self._log is not None:
             for sample in self.rig.arm.history(_CYCLES):
                 if sample.cycle > self._cycle or sample.state.t_recv_ns > self._cycle_ns:
@@ -282,7 +285,7 @@ class Deployment:
         return Supervised(
             body, mind, machine, self._align, manners, self.people.deadman,
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
-            recover=(lambda: None) if wishes.dry else self.rig.make_ready, revive=lambda: reviver(self._newest),
+            recover=AtOnce if wishes.dry else self.rig.recover, revive=lambda: reviver(self._newest),
         )  # fmt: skip
 
     def _align(self, here: np.ndarray, there: np.ndarray) -> Align:

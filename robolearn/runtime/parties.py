@@ -51,6 +51,17 @@ class Approach(Protocol):
     def step(self, now_s: float, deadman: bool) -> np.ndarray: ...
 
 
+class Recovering(Protocol):
+    """A body that is being brought back, by whatever may take its time; nobody else talks to the body meanwhile.
+
+    ended: True once it is back, a RobolearnError where it cannot be, and False before that, at once; stop: asks it to end
+    soon, and to switch nothing on any more.
+    """
+
+    def ended(self) -> bool: ...
+    def stop(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Manners:
     """How a deployment behaves. attended: somebody hears and sees; waits: an empty slot is no trouble (the consumer waits).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,8 +136,31 @@ class Walker:
         return Chunk(actions, self.tick)
 
 
+@dataclass
+class Mending:
+    """A recovery that takes so many ticks and then does its work, unless it was asked to end before."""
+
+    work: Callable[[], object]
+    ticks: int = 0
+    stopped: bool = False
+
+    def ended(self) -> bool:
+        if self.stopped:
+            raise HardwareError("ended before it was done")
+        self.ticks -= 1
+        if self.ticks < 0:
+            self.work()
+        return self.ticks < 0
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
 class Trip:
-    """One supervised episode on a clock of its own. `at`: tick -> what to do then; `modes`: one a tick; `changes`: all."""
+    """One supervised episode on a clock of its own. `at`: tick -> what to do then; `modes`: one a tick; `changes`: all.
+
+    recover: the work of a recovery, which takes `mending` ticks.
+    """
 
     def __init__(
         self,
@@ -147,7 +171,8 @@ class Trip:
         consumer: str = "replace",
         delay_s: float = 0.0,
         person: Any = None,
-        recover: Any = None,
+        recover: Callable[[], object] | None = None,
+        mending: int = 0,
         revive: Any = None,
         begin: float = 0.0,
     ) -> None:
@@ -158,10 +183,10 @@ class Trip:
         self.machine = Machine(self.changes.append)
         self.planner = Local(self.policy, lambda: self.delay_s, self.world.s)
         self.mind = Scheduled(self.planner, make_consumer(consumer, {}, SPEC), SPEC, self.world.s)
-        self.deadman, self.recovered = deadman, 0
+        self.deadman, self.recovered, self.mending, self.recover = deadman, 0, mending, recover or self._recover
         self.env = Supervised(
             self.body, self.mind, self.machine, lambda q, to: Align(LIMITS, 1.0 / HZ, q, to), manners, deadman, self.hear,
-            person or (lambda: False), recover or self._recover, revive or (lambda: False),
+            person or (lambda: False), lambda: Mending(self.recover, self.mending), revive or (lambda: False),
             self.world.ns, self.world.wall_ns, self.world.sleep,
         )  # fmt: skip
 
