@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
-from hardware._errors import DeviceFault, HwError, StaleData
+from hardware._errors import DeviceFault, HwError, JointsSilent, StaleData
 from hardware._records import Sample
 from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
 from robolearn.errors import SpecMismatch
 
+_JOINTS = "joints"  # what `late` calls them
 _HISTORY = 60  # cycles of the arm that an observation may look back on
 _MISS_M, _MISS_RAD = 1e-3, np.deg2rad(0.5)  # a hand that misses the asked pose by more was not sent where it was asked
 
@@ -225,7 +226,7 @@ class RealEnv:
             else:
                 obs[key] = self.shown[key].of(state)
             spec.check(obs[key], f"{self.arm.name} {key}")
-        return obs, flags | self._aged("joints", sample.state.t_recv_ns)
+        return obs, flags | self._aged(_JOINTS, sample.state.t_recv_ns)
 
     def _frame(self, key: str, eye: Eye) -> Frame:
         frame = eye.newest()
@@ -235,12 +236,13 @@ class RealEnv:
         return frame
 
     def _aged(self, what: str, t_ns: int) -> int:
-        """Returns the flag of an input's age; StaleData, and the arm holds, where it is gone."""
+        """Returns the flag of an input's age; where it is gone the arm holds: StaleData, JointsSilent of the joints."""
         age_s = (self.clock_ns() - t_ns) / 1e9
         self.age_s = max(self.age_s, age_s)
         if age_s > self.ages.gone_s:
             self.arm.hold()
-            raise StaleData(what, f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds")
+            old = f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds"
+            raise JointsSilent(self.arm.name, f"joints: {old}") if what == _JOINTS else StaleData(what, old)
         self.late += (what,) if age_s > self.ages.late_s else ()
         return Flag.STALE if age_s > self.ages.late_s else 0
 

@@ -30,6 +30,7 @@ from robolearn.runtime.codecs.joint_abs import JointAbs
 from robolearn.runtime.limits import Limits
 
 _GRIPPER_HZ = 50.0
+_FRESH_S = 1.0  # until an arm that was not silent says something new
 _ACTIVE_S = 5.0  # until a cycle of an arm that was switched on says so
 
 
@@ -125,8 +126,9 @@ class Rig:
         self._activated(stopped)
 
     def _activated(self, stopped: Callable[[], bool]) -> None:
-        """Switches on what is not, and waits for a cycle of it."""
+        """Switches on what is not, and waits for a cycle of it that is active; TransportLost where no cycle comes at all."""
         assert self.arm is not None
+        self.arm.read_fresh(self.arm.read().cycle, _FRESH_S + 3 / self.robot.hz)  # the newest may be of before it fell silent
         if self.arm.read().life is not State.ACTIVE:
             self._unless(stopped)
             self.activate()

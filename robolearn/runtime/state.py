@@ -117,7 +117,7 @@ _TABLE = (
     Reaction("camera_late", "age over 2 periods", "same frame, STALE; no plan from one over 250 ms", "the next good frame"),
     replace(_holds("camera_gone", "error, 2 s silence", "HOLD, reopen by id", "frame, align if > 1 s"), align_after_s=1.0),
     _holds("servo_miss", "transport's counter", "retry, STALE, predict 3 cycles; 3 in a row: HOLD", "the next read", after=3),
-    _ends("servo_lost", "10 misses or 200 ms, TransportLost", "ramp the others to rest, FAULT", "full handshake, align"),
+    _ends("servo_lost", "10 misses, 200 ms, lost, 2 s silence", "ramp the others to rest, FAULT", "full handshake, align"),
     _ends("servo_alert", "alert bit, register, status", "FAULT, no reboot", "clear_fault (reboots), align", operator=True),
     _holds("bad_chunk", "filters: finite, shape", "refuse it whole, keep the old; 3 in a row: HOLD", "a good chunk", after=3),
     _holds("underrun", "slots without action", "finish the chunk, ramp to HOLD, never extrapolate", "chunk that fits the seam"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hardware._base import ArmState, State
+from hardware._errors import TransportLost
 from hardware._records import Sample
 from robolearn.apps._deploy_aside import Aside
 from robolearn.apps._deploy_rig import Rig
@@ -27,11 +28,16 @@ class Arm:
     alive = True
 
     def __init__(self, during: Callable[[str], object] = lambda call: None, life: State = State.FAULT) -> None:
-        self.calls, self.during, self.life, self.cycle = list[str](), during, life, 1
+        self.calls, self.during, self.life, self.cycle, self.silent = list[str](), during, life, 1, False
 
     def read(self) -> Sample:
-        self.cycle += 1
+        self.cycle += not self.silent
         return replace(SAMPLE, life=self.life, cycle=self.cycle)
+
+    def read_fresh(self, after: int, timeout_s: float) -> Sample:
+        if self.silent:
+            raise TransportLost("virtual", f"no new cycle in {timeout_s:g} s")
+        return self.read()
 
     def __getattr__(self, call: str) -> Any:
         def called(*arguments: object, **more: object) -> list[str]:
@@ -113,3 +119,11 @@ def test_closing_waits_for_the_recovery_and_closes_after_it() -> None:
     rig.recover()
     rig.close()
     assert arm.calls[-1] == "close" and arm.calls.count("activate") <= 1 and not rig.busy
+
+
+def test_an_arm_that_is_silent_is_opened_anew_and_not_taken_as_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, new = rig_of(old := Arm(life=State.ACTIVE)), Arm(life=State.CONNECTED)
+    old.silent = True
+    monkeypatch.setattr(rig, "_open_arm", lambda: setattr(rig, "arm", new))
+    rig.make_ready()
+    assert old.calls == ["close"] and new.calls == ["configure", "activate"]
