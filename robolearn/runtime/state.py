@@ -228,6 +228,11 @@ class Machine:
         """Kinds of what went wrong and has not gone."""
         return tuple(kind for kind, cause in tuple(self._causes.items()) if cause.left)
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of the causes that led, or would lead, to FAULT."""
+        return tuple(kind for kind in self.causes if self._causes[kind].row.mode is Mode.FAULT)
+
     def on(self, event: str, reason: str, now_ns: int, facts: Facts = Facts()) -> Change:
         """Returns the change that `event` makes; one that the table or a guard forbids leaves the mode and says why."""
         if event not in _EVENTS:

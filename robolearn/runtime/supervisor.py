@@ -166,8 +166,8 @@ class Supervised:
 
     @property
     def _may_end_alone(self) -> bool:
-        causes = self.machine.causes
-        return bool(causes) and set(causes) <= set(self.machine.automatic) and self._recovery.left
+        faults = self.machine.faults
+        return bool(faults) and set(faults) <= set(self.machine.automatic) and self._recovery.left
 
     def _facts(self, *, operator: bool = False, empty: bool = False) -> Facts:
         held = None if self._deadman is None else self._deadman.held(self._clock_ns())

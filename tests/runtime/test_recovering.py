@@ -134,3 +134,18 @@ def test_where_nobody_watches_the_last_try_may_take_its_time_too() -> None:
 
     trip.recover = third
     assert trip.run(200).reason == "horizon" and trip.path() == ["run", "fault", "align", "run"]
+
+
+def test_a_fault_that_a_hold_came_before_ends_alone_too() -> None:
+    def miss(trip: Trip) -> None:
+        trip.body.late = ("joints",)
+
+    trip = mended({5: miss, 15: lost}, 10, manners=Manners(give_up_s=60.0))
+    mend = trip.recover
+
+    def well() -> None:
+        trip.body.late = ()
+        mend()
+
+    trip.recover = well
+    assert trip.run(100).reason == "horizon" and trip.path() == ["run", "hold", "fault", "align", "run"]
