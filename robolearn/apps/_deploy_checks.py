@@ -13,6 +13,7 @@ import numpy as np
 
 from hardware._base import CAMERAS, DEVICES, GRIPPERS, ROBOTS, Identity
 from robolearn import registry
+from robolearn.apps._deploy_people import HELD, OVER
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import Spec
@@ -161,12 +162,13 @@ def planning(took: Sequence[float], spec: Spec, horizon: int, waits: bool) -> li
     return [Check("planning", fine, said, "" if fine else "fewer sampling steps, a faster device, or --consumer sync")]
 
 
-def people(robot: RobotFile) -> list[Check]:
-    """Returns whether somebody must hold a dead-man, and can take over."""
+def people(robot: RobotFile, missing: Mapping[str, RobolearnError]) -> list[Check]:
+    """Returns whether somebody must hold a dead-man, and can take over. missing: why a device of theirs is not open."""
     held, over = robot.deadman, robot.takeover
-    dead = Check("dead-man", True, f"{held.driver}: held while anything moves") if held else Check("dead-man", None, "none")
-    take = Check("take-over", True, f"with {over.driver}") if over else Check("take-over", None, "none")
-    return [dead, take]
+    said = {HELD: held and f"{held.driver}: held while anything moves", OVER: over and f"with {over.driver}"}
+    mend = "connect it, or mend the robot file"
+    absent = {part: Check(part, False, str(error), mend) for part, error in missing.items()}
+    return [absent.get(part, Check(part, True if line else None, line or "none")) for part, line in said.items()]
 
 
 def disk(out: Path) -> list[Check]:

@@ -21,8 +21,9 @@ from hardware._base import State
 from hardware.emulators._process import Running
 from robolearn.apps import _anchors_wire as wire
 from robolearn.apps._deploy_mind import Source
+from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig
-from robolearn.apps._deployment import CYCLES, Deployment, People, Wishes
+from robolearn.apps._deployment import CYCLES, Deployment, Wishes
 from robolearn.apps._report import write_json
 from robolearn.apps._robot_file import RobotFile
 from robolearn.core import ArraySpec, Ask, Chunk, Obs, Policy, Spec

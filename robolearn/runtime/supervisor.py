@@ -313,7 +313,7 @@ class Supervised:
         """
         if self.machine.aligned and self._anew == "due":
             self._flush()  # its steps so far were for a body that goes along
-            self._anew = "asked"
+            self._anew, self._still_ns = "asked", now
             return
         if self.machine.aligned and self._anew and self.mind.current is None:
             return

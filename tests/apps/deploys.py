@@ -17,8 +17,9 @@ import pytest
 from hardware._records import Hosting
 from robolearn.apps import deploy
 from robolearn.apps._deploy_mind import Source
+from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig
-from robolearn.apps._deployment import Deployment, People, Wishes
+from robolearn.apps._deployment import Deployment, Wishes
 from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec
 from robolearn.runtime.parties import Manners

@@ -21,10 +21,11 @@ from rich.console import Console
 from hardware._base import Identity
 from robolearn.apps import _deploy_checks as checks
 from robolearn.apps import _deploy_mind as minds
-from robolearn.apps import _deployment, deploy
+from robolearn.apps import _deploy_people, deploy
+from robolearn.apps._deploy_people import People, invited
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._deploy_screen import Board, Screen
-from robolearn.apps._deployment import People, Wishes, invited
+from robolearn.apps._deployment import Wishes
 from robolearn.apps._robot_file import Kinematics, Part
 from robolearn.apps.bench_soak import children
 from robolearn.core import ArraySpec, Chunk, Flag, Outcome, Spec, TeleopSample, Verdict
@@ -211,7 +212,7 @@ class Pedal:
 def test_a_dead_man_let_go_holds_and_where_nobody_is_there_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outing = Outing(tmp_path / "a", replace(PANDA, deadman=Part("gamepad")), wishes={"episodes": 2}, give_up_s=0.7)
     ticks = lambda: outing.deployment.mind.statistics().ticks  # noqa: E731
-    monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(lambda: ticks() < 20 or 26 <= ticks() < 35))
+    monkeypatch.setattr(_deploy_people, "make_device", lambda name, fields: Pedal(lambda: ticks() < 20 or 26 <= ticks() < 35))
     (outcome,) = outing.run().outcomes
     assert outcome.reason == "stopped:hold: deadman for 0.7 s" and outing.modes().count(("hold", "deadman")) == 2
     assert outing.machine.mode == "idle"
@@ -235,7 +236,7 @@ def test_a_person_takes_over_from_where_the_arm_is(tmp_path: Path, monkeypatch: 
         return bool(pressed) and pressed[-1] - pressed[0] < 15
 
     outing.until = lambda outing: bool(pressed) and pressed[-1] - pressed[0] > 20
-    monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(presses))
+    monkeypatch.setattr(_deploy_people, "make_device", lambda name, fields: Pedal(presses))
     outing.run()
     (episode,) = episodes(outing.log, emulated=True)
     marked = np.flatnonzero(episode.arrays["flags"] & Flag.INTERVENTION)
@@ -247,7 +248,7 @@ def test_a_person_takes_over_from_where_the_arm_is(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("codec", ["joint_abs", "pose_abs"])
 def test_a_policy_that_nobody_can_take_over_from_is_refused(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_deployment, "make_device", lambda name, fields: Pedal(lambda: False))
+    monkeypatch.setattr(_deploy_people, "make_device", lambda name, fields: Pedal(lambda: False))
     people = People(Rig(replace(PANDA, takeover=Part("leader"))), SimpleNamespace(callback=lambda close: None))  # type: ignore[arg-type]
     body: Any = SimpleNamespace(spec=Spec({"joint_pos": ArraySpec((7,))}, ArraySpec((8,)), 20.0, codec=codec))
     with pytest.raises(BadInput, match="takeover: leader: want a policy that reads eef_pos"):
