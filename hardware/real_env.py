@@ -97,7 +97,8 @@ class RealEnv:
 
     spec: what it shows and takes; shown, sensed, eyes: where each observation key comes from; codec: of spec.codec; begin: brings
     the arm to where an episode starts (align, with whatever consent that needs); rate: keeps spec.hz. age_s: of the oldest input
-    of the newest observation; late: the inputs that are older than `ages.late_s` ("joints" and observation keys).
+    of the newest observation; late: the inputs that are older than `ages.late_s` ("joints" and observation keys); rest: the
+    action (action,) that keeps the arm where the episode began.
     """
 
     spec: Spec
@@ -121,6 +122,7 @@ class RealEnv:
         self.rate = self.rate or Deadline(1.0 / self.spec.hz)
         self._frames: dict[str, int] = {}
         self.age_s, self.late = 0.0, tuple[str, ...]()
+        self.rest = np.zeros(self.spec.action.shape, self.spec.action.dtype)
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the arm to its start and returns the first observation; StaleData where an input is missing."""
@@ -129,7 +131,9 @@ class RealEnv:
         assert self.rate is not None
         self.rate.restart()  # what beginning took is no lateness of the first tick
         self.rate.wait()
-        obs, _ = self._observe(self._healthy())
+        obs, _ = self._observe(sample := self._healthy())
+        q = sample.state.q
+        self.rest = self.codec.action_of(q, sample.state.aperture, q).astype(self.spec.action.dtype)
         return obs
 
     def step(self, action: np.ndarray) -> Step:

@@ -19,7 +19,6 @@ from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import Spec
 from robolearn.errors import RobolearnError
 from robolearn.runtime.limits import Limits
-from robolearn.runtime.reactions import Hold
 
 _FREE_MIB = 500
 _OLD_S = 0.25  # age of an input from which no plan is made
@@ -95,14 +94,12 @@ def fits(rig: Rig, spec: Spec) -> list[Check]:
 
 
 def stays(spec: Spec) -> list[Check]:
-    """Returns a line where nothing says which action stays before the first plan has come."""
-    hold = Hold(spec)
-    hold.observe({key: np.zeros(array.shape, array.dtype) for key, array in spec.obs.items()}, None)
-    try:
-        hold.plan()
-    except RobolearnError as error:
-        return [Check("policy", False, str(error), "train with an observation of the arm that has the names of the actions")]
-    return []
+    """Returns a line where the last action, done again, would not stay: one of displacements that do not say that they are."""
+    names = spec.action.names
+    if spec.codec != "osc_delta" or (names and all(name.startswith(("d", "gripper")) for name in names)):
+        return []
+    said = f"gives displacements ({spec.codec}) that its names ({', '.join(names) or 'none'}) do not tell: it cannot be held"
+    return [Check("policy", False, said, "train with actions named dx, dy, ... and gripper")]
 
 
 def start(robot: RobotFile, declared: Limits) -> list[Check]:

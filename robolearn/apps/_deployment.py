@@ -95,7 +95,8 @@ class Deployment:
         draws = 1 if self.watch is None else self.watch.watch.needs.draws
         consumer = make_consumer(self.wishes.consumer, {}, spec)
         rules = Rules(observe_s=observe_s, act_s=act_s)
-        self.mind = Scheduled(self.planner, consumer, spec, time.monotonic, rules, Ask(draws=draws))
+        self._body: RealEnv | None = None
+        self.mind = Scheduled(self.planner, consumer, spec, time.monotonic, rules, Ask(draws=draws), here=self._rest)
         self.attended = sys.stdin.isatty() and not self.wishes.plain
         self.machine = Machine(sink=lambda change: None)
         self._newest: Obs = {}
@@ -115,7 +116,7 @@ class Deployment:
                 board.change(change)
 
             self.machine = board.machine = machine = Machine(sink=note)
-            body = body_of(self.rig, self.source.spec, self._to_start, dry=wishes.dry)
+            body = self._body = body_of(self.rig, self.source.spec, self._to_start, dry=wishes.dry)
             mind = self.people.over(self.mind, body)
             stack.callback(self.mind.close)  # also of a planner that took the place of the first
 
@@ -217,6 +218,10 @@ class Deployment:
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
             recover=AtOnce if wishes.dry else self.rig.recover, revive=lambda: reviver(self._newest),
         )  # fmt: skip
+
+    def _rest(self) -> np.ndarray:
+        assert self._body is not None
+        return self._body.rest
 
     def _align(self, here: np.ndarray, there: np.ndarray) -> Align:
         return Align(self.limits, 1.0 / self.source.spec.hz, here, there, self._safe_share, confirmed=self.wishes.far)

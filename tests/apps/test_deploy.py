@@ -163,7 +163,8 @@ def test_a_planner_that_dies_is_started_once_more(tmp_path: Path) -> None:
 
 
 def test_plans_that_are_not_finite_reach_no_motor(tmp_path: Path) -> None:
-    outing = Outing(tmp_path / "a", fields={"bad": 10})
+    nameless = replace(SPEC, action=ArraySpec((8,)))  # no observation says which action stays: the body does
+    outing = Outing(tmp_path / "a", spec=nameless, fields={"bad": 10})
     outing.run()
     (episode,) = episodes(outing.log, emulated=True)
     assert np.isfinite(episode.arrays["sent"]).all() and np.isfinite(episode.arrays["asked"]).all()

@@ -102,10 +102,21 @@ def test_a_start_that_is_none_of_this_arm_is_missing_before_anything_moves(start
     assert [line.blocks for line in checks.start(replace(PANDA, start=start), limits)] == ([] if fine else [True])
 
 
-@pytest.mark.parametrize(("names", "fine"), [((*NAMES, "gripper"), True), ((), False)])
-def test_a_policy_that_cannot_be_held_before_its_first_plan_is_refused(names: tuple[str, ...], fine: bool) -> None:
-    spec = replace(SPEC, action=ArraySpec((8,), names=names))
-    assert [line.ok for line in checks.stays(spec)] == ([] if fine else [False])
+@pytest.mark.parametrize(
+    ("codec", "names", "fine"),
+    [
+        ("joint_abs", (*NAMES, "gripper"), True),
+        ("joint_abs", (), True),
+        ("osc_delta", ("dx", "gripper"), True),
+        ("osc_delta", ("x", "gripper"), False),
+        ("osc_delta", (), False),
+    ],
+)
+def test_a_policy_whose_last_action_would_go_on_is_refused_in_one_line(codec: str, names: tuple[str, ...], fine: bool) -> None:
+    spec = replace(SPEC, action=ArraySpec((max(len(names), 2),), names=names), codec=codec)
+    lines = checks.stays(spec)
+    assert [line.ok for line in lines] == ([] if fine else [False])
+    assert all("it cannot be held; train with actions named dx" in line.text() for line in lines)
 
 
 def test_why_no_new_planner_came_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

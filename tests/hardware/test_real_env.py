@@ -261,6 +261,12 @@ def test_ages_can_be_told() -> None:
         still(sample(0.0, -500_000_000), ages=Ages(0.1, 0.2)).step(np.zeros(4, np.float32))
 
 
+def test_the_action_that_stays_is_known_once_an_episode_begins() -> None:
+    env = still(sample(0.4))
+    env.reset()
+    np.testing.assert_allclose(env.target(env.rest), env.where())
+
+
 def test_what_is_gone_says_its_own_row_of_the_fault_table() -> None:
     with pytest.raises(StaleData, match=r"^arm: joints: the newest is 3.0 s old, want at most 2 s") as joints:
         still(sample(0.0, -3_000_000_000)).step(np.zeros(4, np.float32))
