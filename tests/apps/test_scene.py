@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from hardware._calibration import load
 from robolearn.apps import _scene_eyes
 from robolearn.apps._robot_file import read
 from robolearn.apps._scene import ArmPlant, FingerPlant, Look, Scene, SceneConfig, ServoPlant
-from robolearn.apps._scene_body import Watching, hand_of, shown
-from robolearn.apps._scene_eyes import ScenePainter, filmed, scene_camera
+from robolearn.apps._scene_body import Twin, Watching, hand_of, shown
+from robolearn.apps._scene_eyes import Film as EyesOf
+from robolearn.apps._scene_eyes import ScenePainter, filmed, hosted, scene_camera
 from robolearn.apps._scene_link import SceneLink, SceneServer
 from robolearn.apps._scene_sim import DrawnEye, SimulatedArm
 from robolearn.apps._scene_stage import ROBOTS, Cast, Options, Stage, kinematics, stage
@@ -224,6 +226,8 @@ class Film:
         look = self.referee.look()
         return self.restore(look.state)[key], look.t_ns
 
+    drawn = restore
+
     def close(self) -> None: ...
 
 
@@ -239,7 +243,46 @@ def test_a_painter_draws_what_the_referee_shows_and_says_when_it_was_so(scene: S
         camera.close()
     assert frame is not None and frame.t_capture_ns == scene.look().t_ns
     np.testing.assert_array_equal(frame.image, Film(CONFIG, scene).read("agentview_image")[0])
-    assert dict(filmed(CONFIG, "wrist", 64).overrides) == {"robot": "UR5e", "cameras": ("wrist",), "image_size": 64}
+    assert dict(filmed(CONFIG, ["wrist"], 64).overrides) == {"robot": "UR5e", "cameras": ("wrist",), "image_size": 64}
+
+
+def test_a_process_that_draws_gives_way_and_one_that_does_more_does_not(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_scene_eyes, "Twin", Film)
+    niced: list[tuple[int, ...]] = []
+    monkeypatch.setattr(_scene_eyes.os, "setpriority", lambda *given: niced.append(given))
+    monkeypatch.setattr(_scene_eyes.os, "getpriority", lambda *given: 3)
+    with answering(scene) as server:
+        for nice in (0, 3, 4):
+            painter = ScenePainter(server.address, "agentview", 32, nice)
+            painter.open()
+            painter.close()
+    assert niced == [(os.PRIO_PROCESS, 0, 4)]
+
+
+def test_cameras_that_came_up_are_closed_where_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Camera:
+        def __init__(self, name: str, make: Any, run: str) -> None:
+            self.name, self.size = name, make().size
+
+        def connect(self, timeout_s: float) -> None:
+            log.append(f"{self.name} {self.size}")
+            if self.name == "wrist_image" and "fails" in log:
+                raise HardwareError("wrist_image: no")
+
+        def close(self) -> None:
+            log.append(f"-{self.name}")
+
+    monkeypatch.setattr(_scene_eyes, "HostedCamera", Camera)
+    film = EyesOf(("agentview", "wrist"), 32)
+    with hosted("127.0.0.1:1", film, "run") as eyes:
+        assert list(eyes) == ["agentview_image", "wrist_image"]
+    assert log == ["agentview_image (32, 32)", "wrist_image (32, 32)", "-wrist_image", "-agentview_image"]
+    log[:] = ["fails"]
+    with pytest.raises(HardwareError, match="wrist_image: no"), hosted("127.0.0.1:1", film, "run"):
+        raise AssertionError("unreachable")
+    assert log[-2:] == ["-wrist_image", "-agentview_image"]
 
 
 def test_a_simulated_camera_hands_out_what_was_captured_its_latency_ago(world: SimulatedArm) -> None:
@@ -252,6 +295,21 @@ def test_a_simulated_camera_hands_out_what_was_captured_its_latency_ago(world: S
     assert eye.newest().seq == frame.seq  # type: ignore[union-attr]
     world.time.sleep(0.02)
     assert eye.newest().seq == frame.seq + 1  # type: ignore[union-attr]
+
+
+def test_cameras_that_capture_together_share_one_drawing(world: SimulatedArm, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, drawings = Twin(world.scene.config, world.scene, world.scene.env), []
+
+    def draw(state: np.ndarray) -> dict[str, np.ndarray]:
+        drawings.append(state)
+        return {"left_image": np.zeros((8, 8, 3), np.uint8), "right_image": np.ones((8, 8, 3), np.uint8)}
+
+    monkeypatch.setattr(world.scene.env, "restore", draw)
+    eyes = [DrawnEye(twin, key, world.time, hz=20.0) for key in ("left_image", "right_image")]
+    for k in range(3):
+        frames = [eye.newest() for eye in eyes]
+        assert [frame.image.max() for frame in frames if frame] == [0, 1] and len(drawings) == k + 1
+        world.time.sleep(0.05)
 
 
 @pytest.mark.parametrize("robot", sorted(ROBOTS))

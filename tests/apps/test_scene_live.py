@@ -101,7 +101,7 @@ def test_a_served_camera_shows_the_pixels_of_the_plain_task(tmp_path: Path) -> N
         camera.connect()
         frame = camera.read(2.0)
         camera.close()
-        twin = Twin(filmed(link.config, "agentview", 32), link)
+        twin = Twin(filmed(link.config, ("agentview",), 32), link)
         np.testing.assert_array_equal(frame.image, twin.read("agentview_image")[0])
         assert frame.image.std() > 5
         twin.env.reset(3)
