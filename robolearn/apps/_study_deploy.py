@@ -227,6 +227,7 @@ def _sdk(robot: str, task: str, env: Mapping[str, Any], keys: tuple[str, ...]) -
     run, film = new_run(), Film(tuple(env.get("cameras", ())), env.get("image_size", Film.size))
     overrides = {key: value for key, value in env.items() if key not in ("cameras", "image_size")}
     with ExitStack() as opened:
+        opened.callback(sweep, run)
         box = opened.enter_context(Running(robot, {"task": task, "seed": 0, "overrides": overrides}, make=stage))
         file, address = box.control("robot_file"), box.control("addresses")["scene"]
         twin = Twin((link := SceneLink(address)).config, link)
@@ -235,17 +236,15 @@ def _sdk(robot: str, task: str, env: Mapping[str, Any], keys: tuple[str, ...]) -
         guard = MakeGuard(1.0, {"acceleration": (ACCELERATION,) * n, "jerk": (JERK,) * n})
         make_arm = partial(make, ROBOTS, file["driver"], dict(file["set"]), "robot")
         arm: Any = Hosted(robot, make_arm, guard, run, Hosting(0.01))
-        try:
-            arm.connect()
-            if "gripper" in file:
-                part = file["gripper"]
-                make_it = partial(make, GRIPPERS, part["driver"], dict(part["set"]), "gripper")
-                fingers = Hosted("gripper", make_it, make_gripper_guard, run, Hosting(0.02))
-                fingers.connect()
-                arm = Pair(arm, fingers)
-            spec = one_armed(filmed(link.config, film.cameras, film.size)).spec if eyes else twin.spec
-            wiring = Wiring(eyes, wait=lambda: time.sleep(0.6))
-            yield body(twin, arm, spec.select(keys), wiring), arm.history, time.monotonic
-        finally:
-            arm.close()
-            sweep(run)
+        opened.callback(arm.close)
+        arm.connect()
+        if "gripper" in file:
+            part = file["gripper"]
+            make_it = partial(make, GRIPPERS, part["driver"], dict(part["set"]), "gripper")
+            fingers = Hosted("gripper", make_it, make_gripper_guard, run, Hosting(0.02))
+            opened.callback(fingers.close)
+            fingers.connect()
+            arm = Pair(arm, fingers)
+        spec = one_armed(filmed(link.config, film.cameras, film.size)).spec if eyes else twin.spec
+        wiring = Wiring(eyes, wait=lambda: time.sleep(0.6))
+        yield body(twin, arm, spec.select(keys), wiring), arm.history, time.monotonic
