@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,18 @@ import yaml
 
 from hardware._base import Setpoint
 from hardware._calibration import load
-from robolearn.apps import _scene_eyes
 from robolearn.apps._robot_file import read
-from robolearn.apps._scene import ArmPlant, FingerPlant, Look, Scene, SceneConfig, ServoPlant
-from robolearn.apps._scene_body import Twin, Watching, hand_of, shown
-from robolearn.apps._scene_eyes import Film as EyesOf
-from robolearn.apps._scene_eyes import ScenePainter, filmed, hosted, scene_camera
-from robolearn.apps._scene_link import SceneLink, SceneServer
-from robolearn.apps._scene_sim import DrawnEye, SimulatedArm
+from robolearn.apps._scene import ArmPlant, FingerPlant, Look, Scene, ServoPlant
+from robolearn.apps._scene_body import Watching, hand_of, shown
+from robolearn.apps._scene_link import SceneLink
+from robolearn.apps._scene_sim import SimulatedArm
 from robolearn.apps._scene_stage import ROBOTS, Cast, Options, Stage, kinematics, stage
 from robolearn.errors import ArrayMismatch, BadInput, HardwareError, UnknownName
 from robolearn.rollout import rollout
 from sim_envs import _base as sim
+from tests.apps.scenes import CONFIG, answering
 
 KEYS = ("eef_pos", "eef_rot6d", "gripper", "object")
-CONFIG = SceneConfig(overrides={"robot": "UR5e"})
 
 
 @pytest.fixture(scope="module")
@@ -165,25 +159,6 @@ def test_success_is_the_tasks_own_word_on_what_the_referee_saw(world: SimulatedA
     assert world.twin.success()
 
 
-@contextmanager
-def answering(scene: Scene, **given: Any) -> Iterator[SceneServer]:
-    """Serves a scene from another thread, which is its owner meanwhile."""
-    server, over = SceneServer(scene, **given), threading.Event()
-
-    def own() -> None:
-        while not over.wait(0.001):
-            server.turn()
-
-    thread = threading.Thread(target=own)
-    thread.start()
-    try:
-        yield server
-    finally:
-        over.set()
-        thread.join(10.0)
-        server.close()
-
-
 def test_the_referee_speaks_over_a_port_as_in_the_same_process(scene: Scene) -> None:
     caused: list[Any] = []
 
@@ -211,105 +186,6 @@ def test_the_referee_speaks_over_a_port_as_in_the_same_process(scene: Scene) -> 
         SceneLink(server.address, timeout_s=0.05)
     with pytest.raises(BadInput, match="want HOST:PORT"):
         SceneLink("nowhere")
-
-
-class Film:
-    """In place of a copy of the task that draws: a picture in which every pixel is a sum over the state."""
-
-    def __init__(self, config: SceneConfig, referee: Any) -> None:
-        self.config, self.referee, self.env = config, referee, self
-
-    def restore(self, state: np.ndarray) -> dict[str, np.ndarray]:
-        return {"agentview_image": np.full((32, 32, 3), round(state[1:].sum() * 1e3) % 251, np.uint8)}
-
-    def read(self, key: str) -> tuple[np.ndarray, int]:
-        look = self.referee.look()
-        return self.restore(look.state)[key], look.t_ns
-
-    drawn = restore
-
-    def close(self) -> None: ...
-
-
-def test_a_painter_draws_what_the_referee_shows_and_says_when_it_was_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_scene_eyes, "Twin", Film)  # another copy of the task takes seconds
-    with answering(scene) as server:
-        camera = scene_camera(server.address, "agentview", 32, hz=1000.0)
-        with pytest.raises(HardwareError, match="connect first"):
-            ScenePainter(server.address, "agentview", 32).shoot(0, 0)
-        camera.connect()
-        frame = camera.read(1.0)
-        camera.close()
-        camera.close()
-    assert frame is not None and frame.t_capture_ns == scene.look().t_ns
-    np.testing.assert_array_equal(frame.image, Film(CONFIG, scene).read("agentview_image")[0])
-    assert dict(filmed(CONFIG, ["wrist"], 64).overrides) == {"robot": "UR5e", "cameras": ("wrist",), "image_size": 64}
-
-
-def test_a_process_that_draws_gives_way_and_one_that_does_more_does_not(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_scene_eyes, "Twin", Film)
-    niced: list[tuple[int, ...]] = []
-    monkeypatch.setattr(_scene_eyes.os, "setpriority", lambda *given: niced.append(given))
-    monkeypatch.setattr(_scene_eyes.os, "getpriority", lambda *given: 3)
-    with answering(scene) as server:
-        for nice in (0, 3, 4):
-            painter = ScenePainter(server.address, "agentview", 32, nice)
-            painter.open()
-            painter.close()
-    assert niced == [(os.PRIO_PROCESS, 0, 4)]
-
-
-def test_cameras_that_came_up_are_closed_where_another_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-
-    class Camera:
-        def __init__(self, name: str, make: Any, run: str) -> None:
-            self.name, self.size = name, make().size
-
-        def connect(self, timeout_s: float) -> None:
-            log.append(f"{self.name} {self.size}")
-            if self.name == "wrist_image" and "fails" in log:
-                raise HardwareError("wrist_image: no")
-
-        def close(self) -> None:
-            log.append(f"-{self.name}")
-
-    monkeypatch.setattr(_scene_eyes, "HostedCamera", Camera)
-    film = EyesOf(("agentview", "wrist"), 32)
-    with hosted("127.0.0.1:1", film, "run") as eyes:
-        assert list(eyes) == ["agentview_image", "wrist_image"]
-    assert log == ["agentview_image (32, 32)", "wrist_image (32, 32)", "-wrist_image", "-agentview_image"]
-    log[:] = ["fails"]
-    with pytest.raises(HardwareError, match="wrist_image: no"), hosted("127.0.0.1:1", film, "run"):
-        raise AssertionError("unreachable")
-    assert log[-2:] == ["-wrist_image", "-agentview_image"]
-
-
-def test_a_simulated_camera_hands_out_what_was_captured_its_latency_ago(world: SimulatedArm) -> None:
-    eye = DrawnEye(Film(CONFIG, world.scene), "agentview_image", world.time, hz=50.0, latency_s=0.045)  # type: ignore[arg-type]
-    assert eye.newest() is None
-    world.time.sleep(0.1)
-    frame, now = eye.newest(), world.time.now_ns()
-    assert frame is not None and frame.image.shape == (32, 32, 3)
-    assert 45 <= (now - frame.t_capture_ns) / 1e6 < 45 + 20 and frame.t_recv_ns == frame.t_capture_ns + 45_000_000
-    assert eye.newest().seq == frame.seq  # type: ignore[union-attr]
-    world.time.sleep(0.02)
-    assert eye.newest().seq == frame.seq + 1  # type: ignore[union-attr]
-
-
-def test_cameras_that_capture_together_share_one_drawing(world: SimulatedArm, monkeypatch: pytest.MonkeyPatch) -> None:
-    twin, drawings = Twin(world.scene.config, world.scene, world.scene.env), []
-
-    def draw(state: np.ndarray) -> dict[str, np.ndarray]:
-        drawings.append(state)
-        return {"left_image": np.zeros((8, 8, 3), np.uint8), "right_image": np.ones((8, 8, 3), np.uint8)}
-
-    monkeypatch.setattr(world.scene.env, "restore", draw)
-    eyes = [DrawnEye(twin, key, world.time, hz=20.0) for key in ("left_image", "right_image")]
-    for k in range(3):
-        frames = [eye.newest() for eye in eyes]
-        assert [frame.image.max() for frame in frames if frame] == [0, 1] and len(drawings) == k + 1
-        world.time.sleep(0.05)
 
 
 @pytest.mark.parametrize("robot", sorted(ROBOTS))
