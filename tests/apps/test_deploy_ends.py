@@ -33,7 +33,8 @@ from robolearn.errors import BadInput, Findings, Halted, HardwareError
 from robolearn.runtime.limits import defaults
 from robolearn.runtime.runs import episodes, open_run
 from robolearn.runtime.state import Machine
-from tests.apps.deploys import HOME, NAMES, PANDA, SPEC, Outing
+from tests.apps.deploys import PANDA, Outing
+from tests.apps.wavers import HOME, NAMES, SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 METAL, EMULATED = Identity("ur5e"), Identity("2f85", emulated=True)
@@ -221,11 +222,19 @@ class Pedal:
 
 
 def test_a_dead_man_let_go_holds_and_where_nobody_is_there_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outing = Outing(tmp_path / "a", replace(PANDA, deadman=Part("gamepad")), wishes={"episodes": 2}, give_up_s=0.7)
-    ticks = lambda: outing.deployment.mind.statistics().ticks  # noqa: E731
-    monkeypatch.setattr(_deploy_people, "make_device", lambda name, fields: Pedal(lambda: ticks() < 20 or 26 <= ticks() < 35))
+    wishes = {"episodes": 2, "seconds": 60.0}
+    outing = Outing(tmp_path / "a", replace(PANDA, deadman=Part("gamepad")), wishes=wishes, give_up_s=1.0)
+    missed = list[int]()  # ticks at which it was not held, and that was seen
+
+    def pressed() -> bool:
+        """The person lets go, takes hold again as soon as the arm stands, and lets go for good a little later."""
+        ticks = outing.deployment.mind.statistics().ticks
+        missed.extend([ticks] if "deadman" in outing.machine.causes else [])
+        return ticks < 8 if not missed else ticks < missed[0] + 10
+
+    monkeypatch.setattr(_deploy_people, "make_device", lambda name, fields: Pedal(pressed))
     (outcome,) = outing.run().outcomes
-    assert outcome.reason == "stopped:hold: deadman for 0.7 s" and outing.modes().count(("hold", "deadman")) == 2
+    assert outcome.reason == "stopped:hold: deadman for 1 s" and outing.modes().count(("hold", "deadman")) == 2
     assert outing.machine.mode == "idle"
 
 
