@@ -20,7 +20,18 @@ from robolearn.video.hands import N_LANDMARKS
 from robolearn.video.points import LAYOUT
 
 WIDEST = 320  # [px] of stored pictures where nothing is said: policies look at 128 or fewer
-FACTS = ("source", "embodiment", "right_hand", "frames", "detected", "fps", "longest_gap_s", "offset_s", "reprojection_px")
+FACTS = (
+    "source",
+    "embodiment",
+    "right_hand",
+    "frames",
+    "detected",
+    "fps",
+    "begins_s",
+    "longest_gap_s",
+    "offset_s",
+    "reprojection_px",
+)
 
 
 @dataclass(frozen=True)
