@@ -112,7 +112,8 @@ def _require_alike(first: Clip, clip: Clip, size: tuple[int, int] | None) -> Non
 def create(path: Path, shape: Shape, how: How, task: str) -> EpisodeSet:
     """Returns a new, empty set at `path`."""
     meta = {"robot": EMBODIMENT, "embodiment": EMBODIMENT, "extract": settings_of(how, shape)}
-    meta["grasp"] = {"by": how.grasp, "words": closing.WORDS[how.grasp]}
+    words = closing.WORDS[how.grasp].replace("close_m", f"{how.close_m:g} m")
+    meta["grasp"] = {"by": how.grasp, "words": words}
     return EpisodeSet.create(path, dataclasses.replace(shape.spec, hz=how.hz), task=task, env={}, meta=meta)
 
 

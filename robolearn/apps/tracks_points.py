@@ -68,8 +68,8 @@ def run(cfg: Config) -> int:
     if missing and missing[0] in cfg.keep:
         near = nearest(missing[0], human.dataset.keys)
         raise DatasetError(
-            f"{cfg.dataset}: --keep {missing[0]}: no such key{near}; a video says nothing of objects by itself: leave --keep out, "
-            "or add the key to the set first (points that are followed: docs/tracks_points.md)"
+            f"{cfg.dataset}: --keep {missing[0]}: no such key{near}; a video by itself says nothing of objects: leave "
+            "--keep out, or add the key to the set first (points that are followed: docs/tracks_points.md)"
         )
     if missing:
         raise DatasetError(f"{cfg.dataset}: no key '{missing[0]}'{nearest(missing[0], human.dataset.keys)}")
