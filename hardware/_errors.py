@@ -11,7 +11,8 @@ HwError
   LimitViolation       a value beyond the limits was refused
   ConfigMismatch       a setting did not take, or the device is another model or firmware
   CalibrationMismatch  the calibration file is not of this device, or its zeros have moved
-  StaleData            the newest sample is older than allowed
+  StaleData            the newest sample of a camera, or of a sense beside the arm, is older than allowed
+    JointsSilent       the newest sample of the joints is
   NotReady             the call does not fit the state
   RateOverrun          the cycle came too late too often
   BadCommand           not finite, wrong shape, wrong unit
@@ -107,9 +108,15 @@ class CalibrationMismatch(HwError):
 
 
 class StaleData(HwError):
-    """The newest sample is older than allowed."""
+    """The newest sample of a camera, or of a sense beside the arm, is older than allowed. device: the observation key."""
 
     trouble = "camera_gone"
+
+
+class JointsSilent(StaleData):
+    """The newest sample of the joints is older than allowed, and nobody said why. device: the arm."""
+
+    trouble = "servo_lost"
 
 
 class NotReady(HwError):

@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 
 from hardware._base import ArmState, Frame, Sampled, Setpoint, State
-from hardware._errors import DeviceFault, HwError, StaleData
+from hardware._errors import DeviceFault, HwError, JointsSilent, StaleData
 from hardware._records import Sample
 from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
 from robolearn.errors import SpecMismatch
 
+_JOINTS = "joints"  # what `late` calls them
 _HISTORY = 60  # cycles of the arm that an observation may look back on
 _MISS_M, _MISS_RAD = 1e-3, np.deg2rad(0.5)  # a hand that misses the asked pose by more was not sent where it was asked
 
@@ -96,7 +97,8 @@ class RealEnv:
 
     spec: what it shows and takes; shown, sensed, eyes: where each observation key comes from; codec: of spec.codec; begin: brings
     the arm to where an episode starts (align, with whatever consent that needs); rate: keeps spec.hz. age_s: of the oldest input
-    of the newest observation; late: the inputs that are older than `ages.late_s` ("joints" and observation keys).
+    of the newest observation; late: the inputs that are older than `ages.late_s` ("joints" and observation keys); rest: the
+    action (action,) that keeps the arm where the episode began.
     """
 
     spec: Spec
@@ -120,6 +122,7 @@ class RealEnv:
         self.rate = self.rate or Deadline(1.0 / self.spec.hz)
         self._frames: dict[str, int] = {}
         self.age_s, self.late = 0.0, tuple[str, ...]()
+        self.rest = np.zeros(self.spec.action.shape, self.spec.action.dtype)
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the arm to its start and returns the first observation; StaleData where an input is missing."""
@@ -128,7 +131,9 @@ class RealEnv:
         assert self.rate is not None
         self.rate.restart()  # what beginning took is no lateness of the first tick
         self.rate.wait()
-        obs, _ = self._observe(self._healthy())
+        obs, _ = self._observe(sample := self._healthy())
+        q = sample.state.q
+        self.rest = self.codec.action_of(q, sample.state.aperture, q).astype(self.spec.action.dtype)
         return obs
 
     def step(self, action: np.ndarray) -> Step:
@@ -225,7 +230,7 @@ class RealEnv:
             else:
                 obs[key] = self.shown[key].of(state)
             spec.check(obs[key], f"{self.arm.name} {key}")
-        return obs, flags | self._aged("joints", sample.state.t_recv_ns)
+        return obs, flags | self._aged(_JOINTS, sample.state.t_recv_ns)
 
     def _frame(self, key: str, eye: Eye) -> Frame:
         frame = eye.newest()
@@ -235,12 +240,13 @@ class RealEnv:
         return frame
 
     def _aged(self, what: str, t_ns: int) -> int:
-        """Returns the flag of an input's age; StaleData, and the arm holds, where it is gone."""
+        """Returns the flag of an input's age; where it is gone the arm holds: StaleData, JointsSilent of the joints."""
         age_s = (self.clock_ns() - t_ns) / 1e9
         self.age_s = max(self.age_s, age_s)
         if age_s > self.ages.gone_s:
             self.arm.hold()
-            raise StaleData(what, f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds")
+            old = f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds"
+            raise JointsSilent(self.arm.name, f"joints: {old}") if what == _JOINTS else StaleData(what, old)
         self.late += (what,) if age_s > self.ages.late_s else ()
         return Flag.STALE if age_s > self.ages.late_s else 0
 

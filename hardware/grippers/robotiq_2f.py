@@ -23,6 +23,7 @@ from robolearn.errors import ConfigError
 
 NEEDS = ("pymodbus", "robotiq")  # the library it speaks through, and the extra that brings it
 EMULATOR = "robotiq"  # what speaks its protocol without the metal
+EMULATION: dict[str, object] = {}  # its fields: none, it is one by default
 COMMAND, STATUS = 0x03E8, 0x07D0  # three registers each
 ACTIVATE, GO = 0x01, 0x08  # bits of the action request
 _READY = 3  # of Status.state

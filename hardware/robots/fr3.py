@@ -23,6 +23,7 @@ from robolearn.errors import ConfigError, MissingDependency
 
 NEEDS = ("franky", "franka")  # the library it speaks through, and the extra that brings it
 EMULATOR = ""  # nothing of ours speaks its protocol
+EMULATION: dict[str, object] = {}  # no fields of what is not there
 NAME = "fr3"
 JOINTS = tuple(f"fr3_joint{k}" for k in range(1, 8))
 _LOWER = (-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159)  # [rad] data sheet

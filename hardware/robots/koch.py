@@ -17,6 +17,7 @@ from robolearn.errors import ConfigError
 
 NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
 EMULATOR = "dynamixel"  # what speaks its protocol without the metal
+EMULATION = {"ids": (1, 2, 3, 4, 5, 6), "models": (1060,) * 2 + (1200,) * 4}  # its fields for this arm
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 IDS = (1, 2, 3, 4, 5, 6)  # as the arm is put together: one a joint, and the gripper's
 _AMPERE = 1000  # units of current of an XL330

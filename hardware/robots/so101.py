@@ -23,6 +23,7 @@ from robolearn.errors import ConfigError
 
 NEEDS = ("serial", "feetech")  # the library it speaks through, and the extra that brings it
 EMULATOR = "feetech"  # what speaks its protocol without the metal
+EMULATION: dict[str, object] = {}  # its fields: none, it is one by default
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 IDS = (1, 2, 3, 4, 5, 6)  # as the arm is put together: one a joint, and the gripper's
 _SLACK = 40  # [ticks] the gripper's servo may be beyond its ends: a finger that bends

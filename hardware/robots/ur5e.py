@@ -25,6 +25,7 @@ from robolearn.errors import ConfigError
 
 NEEDS = ("rtde_control", "ur")  # the library it speaks through, and the extra that brings it
 EMULATOR = "ur"  # what speaks its protocol without the metal
+EMULATION: dict[str, object] = {}  # its fields: none, it is one by default
 NAME = "ur5e"
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
 _SAFETY = (

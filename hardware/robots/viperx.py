@@ -18,6 +18,10 @@ from robolearn.errors import ConfigError
 
 NEEDS = ("dynamixel_sdk", "dynamixel")  # the library it speaks through, and the extra that brings it
 EMULATOR = "dynamixel"  # what speaks its protocol without the metal
+EMULATION = {  # its fields for this arm: the shadows turn the other way round
+    "ids": (1, 2, 3, 4, 5, 6, 7, 8, 9), "models": (1120,) * 7 + (1020,) * 2, "joints": (0, 1, 1, 2, 2, 3, 4, 5, 6),
+    "drive_modes": (0, 0, 1, 0, 1, 0, 0, 0, 0),
+}  # fmt: skip
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 IDS = (1, 2, 4, 6, 7, 8, 9)  # as the arm is put together: one a joint, and the gripper's
 _AMPERE = 1 / 0.00269  # units of current of an XM430

@@ -21,6 +21,7 @@ from robolearn.errors import ConfigError, MissingDependency
 
 NEEDS = ()  # no library beside what every installation has
 EMULATOR = ""  # it is one itself
+EMULATION: dict[str, object] = {}  # no fields of what is not there
 _UNLIMITED = 2 * np.pi  # [rad] either way, of a joint that the model lets turn for ever
 WATCHDOG = 1  # the alarm bit of a watchdog that has run out
 

@@ -36,6 +36,7 @@ from robolearn.errors import ConfigError, MissingDependency
 
 NEEDS = ("xarm", "xarm")  # the library it speaks through, and the extra that brings it
 EMULATOR = "xarm"  # what speaks its protocol without the metal
+EMULATION: dict[str, object] = {}  # its fields: none, it is one by default
 NAME = "xarm7"
 _TURN = 2 * math.pi
 _EMERGENCY, _COLLISION = (1, 2, 3), (31,)  # error codes of the box

@@ -13,12 +13,12 @@ import numpy as np
 
 from hardware._base import CAMERAS, DEVICES, GRIPPERS, ROBOTS, Identity
 from robolearn import registry
+from robolearn.apps._deploy_people import HELD, OVER
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._robot_file import Part, RobotFile
 from robolearn.core import Spec
 from robolearn.errors import RobolearnError
 from robolearn.runtime.limits import Limits
-from robolearn.runtime.reactions import Hold
 
 _FREE_MIB = 500
 _OLD_S = 0.25  # age of an input from which no plan is made
@@ -94,14 +94,12 @@ def fits(rig: Rig, spec: Spec) -> list[Check]:
 
 
 def stays(spec: Spec) -> list[Check]:
-    """Returns a line where nothing says which action stays before the first plan has come."""
-    hold = Hold(spec)
-    hold.observe({key: np.zeros(array.shape, array.dtype) for key, array in spec.obs.items()}, None)
-    try:
-        hold.plan()
-    except RobolearnError as error:
-        return [Check("policy", False, str(error), "train with an observation of the arm that has the names of the actions")]
-    return []
+    """Returns a line where the last action, done again, would not stay: one of displacements that do not say that they are."""
+    names = spec.action.names
+    if spec.codec != "osc_delta" or (names and all(name.startswith(("d", "gripper")) for name in names)):
+        return []
+    said = f"gives displacements ({spec.codec}) that its names ({', '.join(names) or 'none'}) do not tell: it cannot be held"
+    return [Check("policy", False, said, "train with actions named dx, dy, ... and gripper")]
 
 
 def start(robot: RobotFile, declared: Limits) -> list[Check]:
@@ -161,12 +159,13 @@ def planning(took: Sequence[float], spec: Spec, horizon: int, waits: bool) -> li
     return [Check("planning", fine, said, "" if fine else "fewer sampling steps, a faster device, or --consumer sync")]
 
 
-def people(robot: RobotFile) -> list[Check]:
-    """Returns whether somebody must hold a dead-man, and can take over."""
+def people(robot: RobotFile, missing: Mapping[str, RobolearnError]) -> list[Check]:
+    """Returns whether somebody must hold a dead-man, and can take over. missing: why a device of theirs is not open."""
     held, over = robot.deadman, robot.takeover
-    dead = Check("dead-man", True, f"{held.driver}: held while anything moves") if held else Check("dead-man", None, "none")
-    take = Check("take-over", True, f"with {over.driver}") if over else Check("take-over", None, "none")
-    return [dead, take]
+    said = {HELD: held and f"{held.driver}: held while anything moves", OVER: over and f"with {over.driver}"}
+    mend = "connect it, or mend the robot file"
+    absent = {part: Check(part, False, str(error), mend) for part, error in missing.items()}
+    return [absent.get(part, Check(part, True if line else None, line or "none")) for part, line in said.items()]
 
 
 def disk(out: Path) -> list[Check]:

@@ -21,6 +21,7 @@ from hardware._pair import Pair, make_gripper_guard
 from hardware._records import Hosting, Sample
 from hardware._ring import new_run, sweep
 from robolearn import geometry
+from robolearn.apps._deploy_aside import Aside, Job
 from robolearn.apps._robot_file import RobotFile
 from robolearn.core import ArraySpec, Spec
 from robolearn.errors import HardwareError, RobolearnError, SpecMismatch
@@ -29,6 +30,7 @@ from robolearn.runtime.codecs.joint_abs import JointAbs
 from robolearn.runtime.limits import Limits
 
 _GRIPPER_HZ = 50.0
+_FRESH_S = 1.0  # until an arm that was not silent says something new
 _ACTIVE_S = 5.0  # until a cycle of an arm that was switched on says so
 
 
@@ -45,6 +47,7 @@ class Rig:
     cameras: dict[str, HostedCamera] = field(default_factory=dict)
     arm: Hosted | Pair | None = None
     hosting: Hosting = Hosting()
+    _aside: Aside = field(default_factory=Aside)
 
     def open(self) -> None:
         """Connects everything; moves nothing and switches no torque. What cannot be opened is told in `said`."""
@@ -97,30 +100,48 @@ class Rig:
         self.arm.configure()
         self.arm.activate()
 
-    def make_ready(self) -> None:
+    @property
+    def busy(self) -> bool:
+        """True while a recovery is at work on arm and gripper: nobody else may."""
+        return self._aside.busy
+
+    def recover(self) -> Job:
+        """Begins to make the arm ready beside the control loop."""
+        return self._aside.start(self.make_ready)
+
+    def make_ready(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Brings the arm to where it can be driven, from FAULT too: clears what it holds against us, or opens it anew.
 
-        HardwareError where it cannot; then another try begins with opening it.
+        HardwareError where it cannot, and before its next step once it is `stopped`; another try begins with opening it.
         """
         if self.arm is not None and self.arm.alive:
             with suppress(RobolearnError):
                 if self.arm.read().life is State.FAULT:
+                    self._unless(stopped)
                     self.arm.clear_fault()
-                self._activated()
+                self._activated(stopped)
                 return
+        self._unless(stopped)
         self._reopen()
-        self._activated()
+        self._activated(stopped)
 
-    def _activated(self) -> None:
-        """Switches on what is not, and waits for a cycle of it."""
+    def _activated(self, stopped: Callable[[], bool]) -> None:
+        """Switches on what is not, and waits for a cycle of it that is active; TransportLost where no cycle comes at all."""
         assert self.arm is not None
+        self.arm.read_fresh(self.arm.read().cycle, _FRESH_S + 3 / self.robot.hz)  # the newest may be of before it fell silent
         if self.arm.read().life is not State.ACTIVE:
+            self._unless(stopped)
             self.activate()
         end = time.monotonic() + _ACTIVE_S
         while self.arm.read().life is not State.ACTIVE:
+            self._unless(stopped)
             if time.monotonic() > end:
                 raise self.arm.fault() or HardwareError(f"{self.robot.driver}: not active after {_ACTIVE_S:g} s")
             time.sleep(0.01)
+
+    def _unless(self, stopped: Callable[[], bool]) -> None:
+        if stopped():
+            raise HardwareError(f"{self.robot.driver}: it was stopped before it was ready")
 
     def _reopen(self) -> None:
         """Closes arm and gripper and connects them anew; HardwareError where one does not answer."""
@@ -139,7 +160,11 @@ class Rig:
             camera.revive()
 
     def close(self) -> list[str]:
-        """Ramps to rest, holds, and closes everything; returns what went wrong on the way, and tries every step."""
+        """Ramps to rest, holds, and closes everything; returns what went wrong on the way, and tries every step.
+
+        A recovery that is at work is asked to end, and waited for.
+        """
+        self._aside.rest()
         wrong: list[str] = []
         closers: list[Callable[[], Any]] = [*(camera.close for camera in self.cameras.values())]
         if self.arm is not None:
@@ -150,6 +175,7 @@ class Rig:
             except (RobolearnError, OSError) as error:
                 wrong.append(str(error))
         self.arm, self.cameras = None, {}
+        self._aside.close()
         sweep(self.run)
         return wrong
 

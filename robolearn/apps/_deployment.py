@@ -5,36 +5,38 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hardware._base import Device, Setpoint, State, make_device
+from hardware._base import Setpoint, State
 from hardware._records import STATES, Sample
 from hardware.devices._tty import Keys
 from hardware.real_env import RealEnv
 from robolearn import config
 from robolearn.apps import _deploy_checks as checks
 from robolearn.apps import _deploy_mind as minds
+from robolearn.apps._deploy_people import People, invited
 from robolearn.apps._deploy_rig import Rig, body_of, limits_of
-from robolearn.apps._deploy_screen import KEYS, Board, Screen
+from robolearn.apps._deploy_screen import Board, Screen
 from robolearn.apps._report import git_state
-from robolearn.apps._robot_file import Part
 from robolearn.clock import Deadline
-from robolearn.core import Ask, Obs, Outcome, Spec, TeleopSample, Tick
-from robolearn.errors import BadInput, HardwareError
+from robolearn.core import Ask, Obs, Outcome, Spec, Tick
+from robolearn.errors import HardwareError
 from robolearn.rollout import rollout
+from robolearn.runtime._recovery import AtOnce
 from robolearn.runtime.align import Align
 from robolearn.runtime.consumers._base import make_consumer
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Planner
 from robolearn.runtime.runlog import RunLog
 from robolearn.runtime.schedule import Rules, Scheduled
-from robolearn.runtime.state import Change, DeadMan, Machine, Mode
-from robolearn.runtime.supervisor import Manners, Supervised
+from robolearn.runtime.state import Change, Machine, Mode
+from robolearn.runtime.supervisor import Supervised
 from robolearn.runtime.takeover import TakeOver
 
 _TO_START_S = 60.0  # for the way to the start
@@ -61,81 +63,11 @@ class Wishes:
     plain: bool = False
 
 
-@dataclass
-class People:
-    """Who is there: keys, the dead-man, and the device with which a person takes over. close everything through `stack`."""
-
-    rig: Rig
-    stack: ExitStack
-    deadman: DeadMan | None = None
-    keys: Callable[[], Sequence[str]] = list
-
-    def __post_init__(self) -> None:
-        part = self.rig.robot.deadman
-        self._holds = None if part is None else self._opened(part)
-        if part is not None and self._holds is not None:
-            if not self._holds.deadman:
-                raise BadInput(f"robot file: deadman: {part.driver} has no dead-man switch")
-            self.deadman = DeadMan(part.driver)
-
-    def hear(self) -> list[str]:
-        """Returns what the keys said, and feeds the dead-man."""
-        if self._holds is not None and self.deadman is not None:
-            for sample in _samples(self._holds):
-                self.deadman.update(sample.deadman, sample.t_recv_ns)
-        return [KEYS[key] for key in map(str.lower, self.keys()) if key in KEYS]
-
-    def held(self) -> bool:
-        """True where motion is allowed now."""
-        return self.deadman is None or self.deadman.held(time.monotonic_ns())
-
-    def over(self, mind: Scheduled, body: RealEnv) -> Scheduled | TakeOver:
-        """Returns the mind that a person may overrule, where the robot file names a device for that."""
-        part = self.rig.robot.takeover
-        if part is None:
-            return mind
-        from robolearn.apps import _cockpit
-
-        device = self._opened(part)
-        _cockpit.may_drive(device, part.driver, body)
-        if body.spec.codec not in ("pose_abs", "osc_delta") or not {"eef_pos", "eef_rot6d"} <= set(body.spec.obs):
-            raise BadInput(
-                f"takeover: {part.driver}: want a policy that reads eef_pos and eef_rot6d and gives poses; leave it out"
-            )
-        person = _cockpit.pilot(body, device)
-        person.read = partial(_samples, device)
-        return TakeOver(mind, person)
-
-    def _opened(self, part: Part) -> Device:
-        device = make_device(part.driver, dict(part.set))
-        self.stack.callback(device.close)
-        device.connect()
-        return device
-
-
-def invited(board: Board, hear: Callable[[], Sequence[str]], pause: Callable[[float], None] = time.sleep) -> bool:
-    """Waits, the arm holding, until the operator says that the next episode may begin; False where the run is to end."""
-    board.note("is the scene ready, and nobody near? r begins the next episode, q ends the run")
-    while True:
-        words = set(hear())
-        if words & {"quit", "stop", "estop"}:
-            return False
-        if "resume" in words:
-            return True
-        pause(0.05)
-
-
 def as_row(sample: Sample) -> np.ndarray:
     """Returns a cycle as the run log keeps it (4 n + 7,) float64, in the order of ROW."""
     state = sample.state
     numbers = [state.aperture, sample.sent_aperture, sample.changed, state.flags, sample.holding, STATES.index(sample.life)]
     return np.concatenate([state.q, state.qd, state.effort, sample.sent, np.array([*numbers, sample.cycle], float)])
-
-
-def _samples(device: Device) -> Sequence[TeleopSample]:
-    with suppress(HardwareError):  # a device that is gone says nothing, which is a release
-        return device.read()
-    return ()
 
 
 @dataclass
@@ -163,7 +95,8 @@ class Deployment:
         draws = 1 if self.watch is None else self.watch.watch.needs.draws
         consumer = make_consumer(self.wishes.consumer, {}, spec)
         rules = Rules(observe_s=observe_s, act_s=act_s)
-        self.mind = Scheduled(self.planner, consumer, spec, time.monotonic, rules, Ask(draws=draws))
+        self._body: RealEnv | None = None
+        self.mind = Scheduled(self.planner, consumer, spec, time.monotonic, rules, Ask(draws=draws), here=self._rest)
         self.attended = sys.stdin.isatty() and not self.wishes.plain
         self.machine = Machine(sink=lambda change: None)
         self._newest: Obs = {}
@@ -183,7 +116,7 @@ class Deployment:
                 board.change(change)
 
             self.machine = board.machine = machine = Machine(sink=note)
-            body = body_of(self.rig, self.source.spec, self._to_start, dry=wishes.dry)
+            body = self._body = body_of(self.rig, self.source.spec, self._to_start, dry=wishes.dry)
             mind = self.people.over(self.mind, body)
             stack.callback(self.mind.close)  # also of a planner that took the place of the first
 
@@ -229,6 +162,8 @@ class Deployment:
         if self._log is not None and not self._warned and not self._log.healthy:
             self._warned = True
             self.machine.react("log_dead", self._log.reason, time.monotonic_ns())
+        if self.rig.busy:  # with its arm
+            return
         if self.rig.arm is not None and self.rig.arm.alive and self._log is not None:
             for sample in self.rig.arm.history(_CYCLES):
                 if sample.cycle > self._cycle or sample.state.t_recv_ns > self._cycle_ns:
@@ -276,12 +211,17 @@ class Deployment:
             silent = isinstance(mind, TakeOver) and mind.silent
             return [*self.people.hear(), *(["hold"] if silent else [])]
 
-        manners = replace(self.manners, attended=self.attended, waits=wishes.consumer == "sync")
+        waits, rest_s = wishes.consumer == "sync", self.rig.hosting.hold_after_s
+        manners = replace(self.manners, attended=self.attended, waits=waits, rest_s=rest_s)
         return Supervised(
             body, mind, machine, self._align, manners, self.people.deadman,
             hear, person=lambda: isinstance(mind, TakeOver) and mind.engaged,
-            recover=(lambda: None) if wishes.dry else self.rig.make_ready, revive=lambda: reviver(self._newest),
+            recover=AtOnce if wishes.dry else self.rig.recover, revive=lambda: reviver(self._newest),
         )  # fmt: skip
+
+    def _rest(self) -> np.ndarray:
+        assert self._body is not None
+        return self._body.rest
 
     def _align(self, here: np.ndarray, there: np.ndarray) -> Align:
         return Align(self.limits, 1.0 / self.source.spec.hz, here, there, self._safe_share, confirmed=self.wishes.far)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from hardware._base import ArmState, Setpoint, State, Stop
+from hardware._errors import StaleData
 from hardware._records import Sample
 from hardware.real_env import Arm, Eye, RealEnv, Sensed, Shown
 from robolearn import geometry
@@ -25,6 +26,7 @@ from robolearn.runtime.kinematics import Hand
 from sim_envs._robosuite import RobosuiteEnv
 
 _FRESH = 2  # cycles after which a sample is certainly of after a placement
+_ANEW_S, _LOOK_S = 2.0, 0.005  # how long pictures of a new placement are waited for, and between two looks for them
 
 
 class Twin:
@@ -38,6 +40,7 @@ class Twin:
         self.env, self.referee = env or one_armed(config), referee
         self.spec = self.env.spec
         self._obs: Obs = {}
+        self._shown: tuple[np.ndarray, Obs] | None = None
 
     def see(self) -> Look:
         """Looks, and sets the body to what there is."""
@@ -49,6 +52,12 @@ class Twin:
         """Returns an observation of the plain task and when it was so [monotonic ns]."""
         look = self.see()
         return self._obs[key], look.t_ns
+
+    def drawn(self, state: np.ndarray) -> Obs:
+        """Returns the observation of a state, for a body that only draws: asked again for the same one, it draws nothing."""
+        if self._shown is None or not np.array_equal(self._shown[0], state):
+            self._shown = np.array(state), self.env.restore(state)
+        return self._shown[1]
 
     def success(self) -> bool:
         """Returns whether the task is solved in what was seen last: its own check."""
@@ -88,6 +97,19 @@ def place(arm: Placeable, referee: Referee, seed: int | None, wait: Callable[[],
     arm.command(Setpoint(arm.read().state.q, MIDDLE))
     wait()
     referee.go()
+
+
+def see_anew(eyes: Mapping[str, Eye], clock_ns: Callable[[], int], sleep: Callable[[float], None]) -> None:
+    """Waits until every camera shows what was so after this call: an older picture may be of before a placement.
+
+    StaleData where one does not within two seconds.
+    """
+    since = clock_ns()
+    for key, eye in eyes.items():
+        while (frame := eye.newest()) is None or frame.t_capture_ns < since:
+            if clock_ns() - since > _ANEW_S * 1e9:
+                raise StaleData(key, f"no picture of the new placement in {_ANEW_S:g} s; is its process starved?")
+            sleep(_LOOK_S)
 
 
 class Judged:
@@ -169,6 +191,7 @@ def body(twin: Twin, arm: Placeable, spec: Spec | None = None, wiring: Wiring = 
 
     def begin(seed: int | None) -> None:
         place(arm, twin.referee, seed, w.wait)
+        see_anew(eyes, w.clock_ns, w.sleep)
         rate.restart()
 
     codec = make_codec(plain.codec, hand_of(twin.env))

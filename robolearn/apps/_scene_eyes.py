@@ -1,5 +1,7 @@
 """Cameras of a scene in processes of their own: they look at its state and draw it, so that drawing never holds up the robot.
 
+They give way to it, too: where the processor is short, physics, wire and driver come first, and pictures get older.
+
 The pixels are those that the plain task shows for that state. A camera driver is given a `ScenePainter`, or finds the pictures at
 an address, where `serve` hands them out.
 """
@@ -11,13 +13,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 
 import numpy as np
 
+from hardware._camera_host import HostedCamera
 from hardware._process import die_with_parent
 from hardware.cameras.synthetic import PICTURE, Config, Synthetic
 from robolearn.apps._scene import SceneConfig
@@ -25,20 +29,28 @@ from robolearn.apps._scene_body import Twin
 from robolearn.apps._scene_link import SceneLink
 from robolearn.errors import HardwareError, RobolearnError
 
+_NICE = 5  # of a process that only draws
+_READY_S = 60.0  # until a camera's process has built its copy of the task and opened a renderer
+
 
 class ScenePainter:
     """Draws one camera of a scene, as `hardware.cameras.synthetic` wants it."""
 
-    def __init__(self, address: str, camera: str, size: int) -> None:
-        """address: of the scene; camera: as the task names it; size: of the square pictures [px]."""
-        self._address, self._camera, self._size = address, camera, size
+    def __init__(self, address: str, camera: str, size: int, nice: int = 0) -> None:
+        """address: of the scene; camera: as the task names it; size: of the square pictures [px].
+
+        nice: of the process, from `open` on, where it is not nicer already; 0 in a process that does more than draw.
+        """
+        self._address, self._camera, self._size, self._nice = address, camera, size, nice
         self._link: SceneLink | None = None
         self._twin: Twin | None = None
 
     def open(self) -> None:
         """Connects to the scene, builds a copy of its task and draws once; HardwareError where there is no scene."""
+        if self._nice > os.getpriority(os.PRIO_PROCESS, 0):
+            os.setpriority(os.PRIO_PROCESS, 0, self._nice)
         self._link = SceneLink(self._address)
-        self._twin = Twin(filmed(self._link.config, self._camera, self._size), self._link)
+        self._twin = Twin(filmed(self._link.config, (self._camera,), self._size), self._link)
         self.shoot(0, 0)  # the first picture opens the renderer, which takes seconds
 
     def shoot(self, seq: int, t_ns: int) -> tuple[np.ndarray, int]:
@@ -56,9 +68,34 @@ class ScenePainter:
         self._link, self._twin = None, None
 
 
-def filmed(config: SceneConfig, camera: str, size: int) -> SceneConfig:
-    """Returns a scene's config with one camera."""
-    return replace(config, overrides={**config.overrides, "cameras": (camera,), "image_size": size})
+def filmed(config: SceneConfig, cameras: Sequence[str], size: int) -> SceneConfig:
+    """Returns a scene's config with these cameras; size: of the square pictures [px]."""
+    return replace(config, overrides={**config.overrides, "cameras": tuple(cameras), "image_size": size})
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is filmed: cameras as the task names them, their square pictures [px], how many a second."""
+
+    cameras: tuple[str, ...]
+    size: int = 84
+    hz: float = 30.0
+
+
+@contextmanager
+def hosted(address: str, film: Film, run: str) -> Iterator[dict[str, HostedCamera]]:
+    """Yields the cameras of the scene at `address` by observation key, each at work in a process; run: of `new_run`.
+
+    HardwareError where one does not come up; those that did are closed then, and at the end.
+    """
+    with ExitStack() as opened:
+        eyes = {}
+        for camera in film.cameras:
+            key = f"{camera}_image"
+            eyes[key] = HostedCamera(key, partial(yielding, address, camera, film.size, film.hz), run)
+            opened.callback(eyes[key].close)
+            eyes[key].connect(_READY_S)
+        yield eyes
 
 
 def scene_camera(
@@ -71,6 +108,11 @@ def scene_camera(
 ) -> Synthetic:
     """Returns the camera of a scene as a `FrameSource`, not connected: for a partial that `HostedCamera` takes."""
     return Synthetic(Config((size, size), hz), clock_ns, sleep, ScenePainter(address, camera, size))
+
+
+def yielding(address: str, camera: str, size: int, hz: float) -> Synthetic:
+    """Returns the camera of a scene for a process of its own, which gives way to the robot's once it is connected."""
+    return Synthetic(Config((size, size), hz), time.monotonic_ns, time.sleep, ScenePainter(address, camera, size, _NICE))
 
 
 class Served:
@@ -109,7 +151,7 @@ def serve(address: str, camera: str, size: int, pipe: Connection, parent: int) -
     """Draws in this process until its parent ends; says its address, or "!" and why there is none."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    painter = ScenePainter(address, camera, size)
+    painter = ScenePainter(address, camera, size, _NICE)
     try:
         painter.open()
     except RobolearnError as error:

@@ -76,7 +76,7 @@ class DrawnEye:
     """
 
     def __init__(self, twin: Twin, key: str, time: SimulatedTime, hz: float = 30.0, latency_s: float = 0.0) -> None:
-        """twin: with the camera of observation `key` in its config; nobody else may use it."""
+        """twin: with the camera of observation `key` in its config; cameras of one rate share one, and only they use it."""
         self._twin, self._key, self._time, self._latency_ns = twin, key, time, round(latency_s * 1e9)
         self._captures: list[tuple[int, Look]] = []
         self._seq, self._drawn = 0, (-1, np.zeros(0))
@@ -90,7 +90,7 @@ class DrawnEye:
         if look.t_ns + self._latency_ns > self._time.now_ns():
             return None
         if self._drawn[0] != seq:
-            self._drawn = seq, self._twin.env.restore(look.state)[self._key]
+            self._drawn = seq, self._twin.drawn(look.state)[self._key]
         return Frame(self._drawn[1], look.t_ns, look.t_ns + self._latency_ns, 0, seq, domain="sim")
 
     def _capture(self) -> None:

@@ -186,6 +186,7 @@ def _viperx(scene: Scene, options: Options) -> Cast:
         "ids": list(ids), "joints": [by_servo.get(number, 6) for number in ids],
         "zeros": [_ZEROS[by_servo[number]] if number in by_servo else _CLOSED for number in ids],
         "signs": [_SIGNS[by_servo[number]] if number in by_servo else 1 for number in ids],
+        "models": viperx.EMULATION["models"],
         **options.fields,
     }  # fmt: skip
     bus = make_emulator("dynamixel", given, ServoPlant(ArmPlant(scene), FingerPlant(scene, fingers)))

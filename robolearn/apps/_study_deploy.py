@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robolearn.apps._evaluate import Options, evaluate, find
 from robolearn.apps._report import git_state, versions
-from robolearn.core import Env, Outcome, Spec, Tick
+from robolearn.core import Outcome, Spec, Tick
 from robolearn.errors import BadInput
 from robolearn.rollout import rollout
 from robolearn.runtime.consumers._base import make_consumer
 from robolearn.runtime.remote import Local
 from robolearn.runtime.schedule import Rules, Scheduled
+from sim_envs._base import with_cameras
+
+if TYPE_CHECKING:
+    from robolearn.apps._scene_body import Judged
 
 SDK = {"ur5e": "UR5e", "viperx": "UR5e"}  # an emulated robot, and the arm of the scene that moves behind it
 BODIES = ("sim", "virtual", *SDK)
 FIGURES = ("seconds", "jerk", "seam_p95", "seam_max", "idle_share", "delay_ticks", "wall_s")
+LATENESS = ("age_p50_ms", "age_p95_ms", "cycle_late_p95_ms")  # cells of before these were measured have none
 MAX_STEPS = 200
 ACCELERATION, JERK = 20.0, 1000.0  # [rad/s^2], [rad/s^3] of the limits: below the data sheets of Panda and UR5e
 
@@ -93,8 +98,8 @@ def _plain(plan: Plan, cell: Cell) -> dict[str, Any]:
     options = Options(episodes=plan.episodes, seed=plan.first_seed, workers=0, max_steps=MAX_STEPS)
     outcomes = [record.outcome for record in evaluate(subject, options).records]
     hz = 20.0
-    nothing = {"jerk": float("nan"), "seam_p95": float("nan"), "seam_max": float("nan"), "idle_share": 0.0, "delay_ticks": 0.0}
-    return {**_ends(outcomes, hz), **nothing}
+    unmeasured = dict.fromkeys(("jerk", "seam_p95", "seam_max", *LATENESS), float("nan"))
+    return {**_ends(outcomes, hz), **unmeasured, "idle_share": 0.0, "delay_ticks": 0.0}
 
 
 def _ends(outcomes: list[Outcome], hz: float) -> dict[str, Any]:
@@ -109,9 +114,13 @@ def _ends(outcomes: list[Outcome], hz: float) -> dict[str, Any]:
 
 @dataclass
 class Measured:
-    """A sink that measures how smooth an episode was: jerk of what was sent at the driver's rate, jumps where plans meet."""
+    """A sink that measures how smooth an episode was: jerk of what was sent at the driver's rate, jumps where plans meet.
+
+    And how old the oldest of what the policy saw was at each tick, and how late the driver's cycles came.
+    """
 
     mind: Scheduled
+    body: Judged
     history: Callable[[int], Any]
     sent: list[np.ndarray] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
@@ -119,6 +128,8 @@ class Measured:
     seams: list[float] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
     delays: list[int] = field(default_factory=list)
+    ages_s: list[float] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
 
     def begin(self, spec: Spec, meta: Mapping[str, Any]) -> None:
         """Begins an episode where the arm was placed; what it did before is of another one."""
@@ -132,6 +143,8 @@ class Measured:
                 self._cycle = sample.cycle
                 self.sent.append(sample.sent)
                 self.stamps.append(sample.state.t_sample_ns)
+                self.late_s.append(sample.late_s)
+        self.ages_s.append(self.body.age_s)
         self.seams += [offer.jump for _, offer in self.mind.news if offer.accepted and offer.jump > 0]
 
     def stream(self, name: str, t_ns: int, array: np.ndarray) -> None:
@@ -149,9 +162,12 @@ class Measured:
     def figures(self) -> dict[str, float]:
         """Returns the means over episodes."""
         seams = self.seams or [0.0]
+        ages_ms = 1e3 * np.quantile(self.ages_s or [np.nan], (0.5, 0.95))
         return {
             "jerk": float(np.mean(self.jerks)), "seam_p95": float(np.quantile(seams, 0.95)), "seam_max": float(max(seams)),
             "idle_share": float(np.mean(self.idle)), "delay_ticks": float(np.mean(self.delays or [0])),
+            "age_p50_ms": float(ages_ms[0]), "age_p95_ms": float(ages_ms[1]),
+            "cycle_late_p95_ms": float(1e3 * np.quantile(self.late_s or [np.nan], 0.95)),
         }  # fmt: skip
 
 
@@ -165,21 +181,19 @@ def _deployed(plan: Plan, cell: Cell) -> dict[str, Any]:
     subject = find(cell.run)
     assert subject.checkpoint is not None
     policy = load_policy(subject.checkpoint)
+    env = with_cameras(subject.env, [key for key, array in policy.spec.obs.items() if array.is_image])
     keys = tuple(policy.spec.obs)
-    if cell.body == "virtual":
-        where = _virtual(subject.task, subject.env, keys)
-    else:
-        where = _sdk(cell.body, subject.task, subject.env, keys)
+    where = _virtual(subject.task, env, keys) if cell.body == "virtual" else _sdk(cell.body, subject.task, env, keys)
     with where as (body, history, now_s):
         planner = Local(policy, cell.delay_ms / 1000, now_s)
         rules = Rules(act_s=cell.act_ms / 1000)
         mind = Scheduled(planner, make_consumer(cell.consumer, {}, policy.spec), body.spec, now_s, rules)
-        measured = Measured(mind, history)
+        measured = Measured(mind, body, history)
         outcomes = [rollout(body, mind, max_steps=MAX_STEPS, seed=seed, sinks=[measured]) for seed in plan.seeds]
         return {**_ends(outcomes, body.spec.hz), **measured.figures()}
 
 
-Where = tuple[Env, Callable[[int], Any], Callable[[], float]]
+Where = tuple["Judged", Callable[[int], Any], Callable[[], float]]
 
 
 @contextmanager
@@ -200,7 +214,9 @@ def _sdk(robot: str, task: str, env: Mapping[str, Any], keys: tuple[str, ...]) -
     from hardware._ring import new_run, sweep
     from hardware.emulators._process import Running
     from robolearn.apps._guarded import MakeGuard
+    from robolearn.apps._scene import one_armed
     from robolearn.apps._scene_body import Twin, Wiring, body
+    from robolearn.apps._scene_eyes import Film, filmed, hosted
     from robolearn.apps._scene_link import SceneLink
     from robolearn.apps._scene_stage import stage
 
@@ -208,24 +224,27 @@ def _sdk(robot: str, task: str, env: Mapping[str, Any], keys: tuple[str, ...]) -
         raise BadInput(
             f"study deploy: body {robot} has the arm of a {SDK[robot]}, the policy is for a {env.get('robot', 'Panda')}"
         )
-    run = new_run()
-    with Running(robot, {"task": task, "seed": 0}, make=stage) as box:
-        file = box.control("robot_file")
-        twin = Twin((link := SceneLink(box.control("addresses")["scene"])).config, link)
+    run, film = new_run(), Film(tuple(env.get("cameras", ())), env.get("image_size", Film.size))
+    overrides = {key: value for key, value in env.items() if key not in ("cameras", "image_size")}
+    with ExitStack() as opened:
+        opened.callback(sweep, run)
+        box = opened.enter_context(Running(robot, {"task": task, "seed": 0, "overrides": overrides}, make=stage))
+        file, address = box.control("robot_file"), box.control("addresses")["scene"]
+        twin = Twin((link := SceneLink(address)).config, link)
+        eyes = opened.enter_context(hosted(address, film, run))
         n = len(twin.env.arms[0].qpos)
         guard = MakeGuard(1.0, {"acceleration": (ACCELERATION,) * n, "jerk": (JERK,) * n})
         make_arm = partial(make, ROBOTS, file["driver"], dict(file["set"]), "robot")
         arm: Any = Hosted(robot, make_arm, guard, run, Hosting(0.01))
-        try:
-            arm.connect()
-            if "gripper" in file:
-                part = file["gripper"]
-                make_it = partial(make, GRIPPERS, part["driver"], dict(part["set"]), "gripper")
-                fingers = Hosted("gripper", make_it, make_gripper_guard, run, Hosting(0.02))
-                fingers.connect()
-                arm = Pair(arm, fingers)
-            spec = twin.spec.select(keys)
-            yield body(twin, arm, spec, Wiring(wait=lambda: time.sleep(0.6))), arm.history, time.monotonic
-        finally:
-            arm.close()
-            sweep(run)
+        opened.callback(arm.close)
+        arm.connect()
+        if "gripper" in file:
+            part = file["gripper"]
+            make_it = partial(make, GRIPPERS, part["driver"], dict(part["set"]), "gripper")
+            fingers = Hosted("gripper", make_it, make_gripper_guard, run, Hosting(0.02))
+            opened.callback(fingers.close)
+            fingers.connect()
+            arm = Pair(arm, fingers)
+        spec = one_armed(filmed(link.config, film.cameras, film.size)).spec if eyes else twin.spec
+        wiring = Wiring(eyes, wait=lambda: time.sleep(0.6))
+        yield body(twin, arm, spec.select(keys), wiring), arm.history, time.monotonic

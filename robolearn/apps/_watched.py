@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from robolearn.core import Ask, Chunk, Obs
+from robolearn.errors import SpecMismatch
 from robolearn.monitors._base import Layout
 from robolearn.monitors._detector import Detector
 from robolearn.monitors._watch import Watch
+from robolearn.policies import _driven
 from robolearn.policies._streams import Streams
 from robolearn.rollout_vector import Record
 
@@ -53,6 +55,11 @@ class Watched(Streams):
 
 
 def layout_of(policy: Any) -> Layout:
-    """Returns the layout of a trained policy's plans."""
+    """Returns the layout of a trained policy's plans; SpecMismatch where they are of something that no body is driven with."""
+    if policy.spec.codec in _driven.CODECS:
+        raise SpecMismatch(
+            f"monitor: plans of {policy.spec.codec} are not watched, only those that a body is driven with; "
+            "want a policy whose actions are commands, such as flow, diffusion, act"
+        )
     config, scale = policy.net.config, policy.normalizer.scale["action"]
     return Layout.of(policy.spec, config.horizon - config.n_past, config.n_past, np.ravel(scale).tolist())

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from hardware._base import State
+from hardware._host import Hosted
 from hardware.emulators._process import Running
 from robolearn.apps import _anchors_wire as wire
 from robolearn.apps._deploy_mind import Source
+from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig
-from robolearn.apps._deployment import CYCLES, Deployment, People, Wishes
+from robolearn.apps._deployment import CYCLES, Deployment, Wishes
 from robolearn.apps._report import write_json
 from robolearn.apps._robot_file import RobotFile
 from robolearn.core import ArraySpec, Ask, Chunk, Obs, Policy, Spec
@@ -136,8 +138,10 @@ class Troublemaker:
             self._mend = (("replug", {}),)
         elif what == "hold":
             return ["hold"]
-        else:
-            _stopped(self.rig.arm.pid if what == "stop_driver" else self.planner.pid, 0.3)  # type: ignore[union-attr]
+        elif what == "stop_planner":
+            _stopped(self.planner.pid, 0.3)
+        elif isinstance(self.rig.arm, Hosted):  # it is not there while it is opened anew
+            _stopped(self.rig.arm.pid, 0.3)
         return ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from robolearn.apps import _filmed, _robot_file, _sweep
 from robolearn.apps._guide import consent
 from robolearn.apps._report import write_json
 from robolearn.apps._robot_file import RobotFile
-from robolearn.errors import AlreadyExists, BadInput, UnknownName
-from robolearn.runtime import latency
+from robolearn.errors import BadInput, UnknownName
+from robolearn.runtime import latency_file
 from robolearn.runtime.latency import Delay, Latency
 
 CLOCK = _sweep.Clock()
@@ -51,7 +51,7 @@ class Config:
     out: Path | None = None
     """The latency file; without it data/calibration/ROBOT/latency.yaml, by the robot file's name."""
     overwrite: bool = False
-    """Replace what the file says of this device."""
+    """Replace what the file says of this joint, or camera."""
     yes: bool = False
     """A real arm moves without asking first."""
     json: Path | None = None
@@ -72,26 +72,38 @@ def run(cfg: Config) -> int:
     """Measures, prints what was found and writes it to the latency file."""
     robot, name = _robot_file.read(cfg.robot), config.find("robot", cfg.robot).stem
     path, device = cfg.out or Path("data/calibration") / name / "latency.yaml", cfg.camera or robot.driver
-    if path.exists() and device in latency.read(path).devices and not cfg.overwrite:
-        raise AlreadyExists(path, f"latency of {device}")  # before anything moves
-    found, figures = camera(cfg, robot) if cfg.camera else arm(cfg, robot)
+
+    def check(joint: str | None) -> None:
+        if not cfg.overwrite:
+            latency_file.check_free(path, device, joint)
+
+    check(None if cfg.camera else cfg.joint)  # before anything moves
+    found, figures = camera(cfg, robot) if cfg.camera else arm(cfg, robot, check)
     figures = {"robot": name, "device": device, **figures}
     figures["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    latency.write_device(path, device, found, figures, overwrite=cfg.overwrite)
-    print(f"{path}: {device}: observe_s {found.observe_s:g}, act_s {found.act_s:g}")
+    joint = None if cfg.camera else str(figures["joint"])
+    kept = latency_file.write_device(path, device, found, figures, joint=joint, overwrite=cfg.overwrite)
+    joints = latency_file.joints_of(path, device)
+    print(f"{path}: {device}: observe_s {kept.observe_s:g}, act_s {kept.act_s:g}" + said_of(joints))
     if Path(robot.latency) != path:
         print(f"To use it, put into the robot's file: latency: {path}")
     write_json(cfg.json, {"file": str(path), "latency": vars(found), **figures})
     return 0
 
 
-def arm(cfg: Config, robot: RobotFile) -> tuple[Latency, dict[str, Any]]:
-    """Moves one joint and returns the arm's delays, and how they were measured."""
+def said_of(joints: Sequence[str]) -> str:
+    """Returns of which joints an arm's delays are the largest; "" where there is one to choose from."""
+    return f" (of {', '.join(joints)} the largest)" if len(joints) > 1 else ""
+
+
+def arm(cfg: Config, robot: RobotFile, check: Callable[[str], None]) -> tuple[Latency, dict[str, Any]]:
+    """Moves one joint and returns its delays, and how they were measured. check: raises where that joint must not be measured."""
     hosted = open_arm(robot)
     try:
         identity = hosted.connect()
         joint = index_of(cfg.joint, hosted.caps.joints, robot.driver)
         name = hosted.caps.joints[joint]
+        check(name)
         motion = _sweep.Motion(math.radians(cfg.degrees), cfg.slow_hz, cfg.fast_hz, cfg.seconds)
         limits = robot.make_guard().limits(hosted.caps)
         _sweep.check(motion, limits, joint, float(hosted.read().state.q[joint]))

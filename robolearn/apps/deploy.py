@@ -17,8 +17,9 @@ from robolearn.apps import _deploy_checks as checks
 from robolearn.apps import _deploy_mind as minds
 from robolearn.apps import _robot_file
 from robolearn.apps._deploy_checks import Check
+from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig, body_of, limits_of, wait_for_pictures
-from robolearn.apps._deployment import Deployment, People, Wishes
+from robolearn.apps._deployment import Deployment, Wishes
 from robolearn.apps._report import write_json
 from robolearn.errors import BadInput, Findings, Halted
 from robolearn.runtime.remote import InProcess
@@ -104,14 +105,15 @@ def run(cfg: Config) -> int:
             signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         stack.callback(closed, rig)
-        lines, planner = prepare(cfg, rig, source, out, stack)
+        people = People(rig, stack)
+        lines, planner = prepare(cfg, rig, source, people, out)
         for line in lines:
             print(line.text(), flush=True)
         if planner is None or any(line.blocks for line in lines):
             write_json(cfg.json, {"checks": checks.to_json(lines), "episodes": []})
             raise Findings(f"deploy: nothing was moved; mend {', '.join(line.name for line in lines if line.blocks)}")
         consent(cfg, rig)
-        deployment = Deployment(wishes, rig, source, planner, People(rig, stack), lines)
+        deployment = Deployment(wishes, rig, source, planner, people, lines)
         whole = deployment.run()
     return report(cfg, deployment, whole)
 
@@ -125,10 +127,10 @@ def source_of(cfg: Config) -> minds.Source:
     return minds.local(cfg.run, cfg.checkpoint, cfg.device, {key: value for key, value in given.items() if value})
 
 
-def prepare(cfg: Config, rig: Rig, source: minds.Source, out: Path, stack: ExitStack) -> tuple[list[Check], InProcess | None]:
+def prepare(cfg: Config, rig: Rig, source: minds.Source, people: People, out: Path) -> tuple[list[Check], InProcess | None]:
     """Opens everything and returns the check list, and the planner where nothing is missing; nothing moves."""
     robot, planner = rig.robot, None
-    lines = [*checks.libraries(robot), *checks.people(robot), *checks.latency(robot), *checks.disk(out)]
+    lines = [*checks.libraries(robot), *checks.people(robot, people.missing), *checks.latency(robot), *checks.disk(out)]
     rig.open()
     lines += checks.connected(rig)
     if rig.arm is not None:
@@ -139,7 +141,7 @@ def prepare(cfg: Config, rig: Rig, source: minds.Source, out: Path, stack: ExitS
         lines += checks.ages(rig)
     if not any(line.blocks for line in lines):
         planner = InProcess(source.make)
-        stack.callback(planner.close)
+        people.stack.callback(planner.close)
         obs = body_of(rig, source.spec, lambda seed: None, dry=True).reset()
         took, horizon = minds.first_plans(planner, obs, _PLANS)
         lines += checks.planning(took[1:], source.spec, horizon, cfg.consumer == "sync")

@@ -7,7 +7,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +87,8 @@ def made(cfg: Config) -> Any:
         raise UnknownName("robot", cfg.name, speaks)
     fields = dict(map(pair, cfg.set))
     if not cfg.scene:
-        return make_emulator(speaks[cfg.name], fields)
+        own = {} if "ids" in fields else emulations().get(cfg.name, {})  # servos of one's own choice are those of nobody's arm
+        return make_emulator(speaks[cfg.name], {**own, **fields})
     from robolearn.apps._scene_stage import stage  # a robot alone needs no simulator
 
     overrides = dict(map(pair, cfg.scene_set))
@@ -114,8 +115,17 @@ def show_scene(cfg: Config, stage: Any, eyes: list[Any]) -> None:
 
 def protocols() -> dict[str, str]:
     """Returns the emulator of every robot and gripper that has one, and of every protocol by its own name."""
-    robots = {name: registry.load(package, name).EMULATOR for package in (ROBOTS, GRIPPERS) for name in registry.names(package)}
+    robots = {name: module.EMULATOR for name, module in _modules().items()}
     return {name: name for name in emulator_names()} | {name: speaks for name, speaks in robots.items() if speaks}
+
+
+def emulations() -> dict[str, Mapping[str, Any]]:
+    """Returns the fields of its emulator that make it the robot of a name: which servos it has, and how they are mounted."""
+    return {name: module.EMULATION for name, module in _modules().items()}
+
+
+def _modules() -> dict[str, Any]:
+    return {name: registry.load(package, name) for package in (ROBOTS, GRIPPERS) for name in registry.names(package)}
 
 
 def said(emulator: Any, line: str) -> dict[str, Any]:

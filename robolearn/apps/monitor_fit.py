@@ -21,7 +21,7 @@ from robolearn.monitors import _conformal, _folder
 from robolearn.monitors._base import Episode, Layout
 from robolearn.monitors._detector import Detector
 from robolearn.monitors._fit import fit, prepare
-from robolearn.monitors._recipe import SMALL, Recipe, named
+from robolearn.monitors._recipe import PUBLISHED, SMALL, Recipe, named
 from sim_envs import perturb
 
 BEST = "best"
@@ -52,7 +52,7 @@ class Config:
     disturb: str = ""
     """Disturbances of some rollouts, such as none:0.5,delay=2:0.25,push=0.3:0.25; calibrate on what the policy will meet."""
     published: bool = False
-    """Networks of the papers' sizes: minutes on a CPU."""
+    """Networks of the papers' sizes, rnd with weights of 8 bits: minutes on a CPU."""
     workers: int = 0
     """Processes that simulate; 0: this one."""
     device: str = "cpu"
@@ -65,7 +65,7 @@ class Config:
         """Returns the recipe of what is asked for."""
         made = Recipe(usable(layout)) if self.name == BEST and not self.scores else None
         made = made or (Recipe(self.scores, self.agree) if self.scores else named(self.name))
-        sizes = {} if self.published else {name: size for name, size in SMALL.items() if name in made.scores}
+        sizes = {name: size for name, size in (PUBLISHED if self.published else SMALL).items() if name in made.scores}
         return dataclasses.replace(made, alpha=self.alpha, draws=self.draws, every=self.every, options=sizes)
 
 

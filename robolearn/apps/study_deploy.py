@@ -121,16 +121,20 @@ def row_of(cell: Mapping[str, Any]) -> dict[str, Any]:
         "cell": cell["cell"], "robot": cell["robot"], "body": cell["body"], "scheduler": cell["consumer"],
         "delay_ms": cell["delay_ms"], "act_ms": cell["act_ms"], "train_seeds": 1, "episodes": len(cell["success"]),
         "success": float(np.mean(cell["success"])), "interval95": [low, high], **{key: cell[key] for key in grid.FIGURES},
+        **{key: cell.get(key) for key in grid.LATENESS},
     }  # fmt: skip
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table for a terminal."""
     head = f"{'robot':<8}{'body':<9}{'consumer':<17}{'delay':>6}{'act':>7}{'success':>9}"
-    head += f"{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}"
+    head += f"{'seconds':>9}{'jerk':>8}{'seam':>8}{'idle':>7}{'age p95':>9}"
     lines = []
     for row in rows:
-        seconds, jerk, seam = (np.nan if row[key] is None else row[key] for key in ("seconds", "jerk", "seam_p95"))
+        told = (np.nan if row[key] is None else row[key] for key in ("seconds", "jerk", "seam_p95", "age_p95_ms"))
+        seconds, jerk, seam, age_ms = told
         line = f"{row['robot']:<8}{row['body']:<9}{row['scheduler']:<17}{row['delay_ms']:>4}ms{row['act_ms']:>5}ms"
-        lines.append(f"{line}{row['success']:>9.2f}{seconds:>9.2f}{jerk:>8.0f}{seam:>8.3f}{row['idle_share']:>7.2f}")
+        lines.append(
+            f"{line}{row['success']:>9.2f}{seconds:>9.2f}{jerk:>8.0f}{seam:>8.3f}{row['idle_share']:>7.2f}{age_ms:>7.0f}ms"
+        )
     return "\n".join([head, *lines])

@@ -312,8 +312,9 @@ def from_arrays(net: nn.Module, arrays: Mapping[str, np.ndarray], who: str) -> N
         if name not in own or name not in arrays:
             raise BadInput(f"{who}: array '{name}' is {'missing' if name in own else 'unknown'}; want those that `arrays` gave")
         got = np.asarray(arrays[name])
-        if got.dtype != np.float32 or got.shape != tuple(own[name].shape):
-            raise BadInput(f"{who}: array '{name}': want float32{tuple(own[name].shape)}, got {got.dtype}{got.shape}")
+        kind = str(own[name].dtype).removeprefix("torch.")
+        if got.dtype != kind or got.shape != tuple(own[name].shape):
+            raise BadInput(f"{who}: array '{name}': want {kind}{tuple(own[name].shape)}, got {got.dtype}{got.shape}")
         if not np.isfinite(got).all():
             raise BadInput(f"{who}: array '{name}' holds NaN or infinity")
     net.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {  # networks that a CPU fits in seconds; tho
     "safe_mlp": {"epochs": 300},
     "safe_lstm": {"hidden": 64, "epochs": 200, "learning_rate": 1e-3},
 }
+PUBLISHED: dict[str, dict[str, Any]] = {"rnd": {"bits": 8}}  # networks of the papers' sizes, as a plan can be scored live
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.signal import lfilter
 from scipy.special import stdtrit
 
 from robolearn import config
-from robolearn.errors import AlreadyExists, BadInput, ConfigError, UnknownName
+from robolearn.errors import BadInput, UnknownName
 
 Array = np.ndarray
 _GRID_S = 0.001  # of the search over delays
@@ -74,41 +72,6 @@ class LatencyModel:
     def from_json(cls, values: Mapping[str, Any], where: str = "latency") -> LatencyModel:
         """Returns the model written by `to_json`; ConfigError names `where`, the device and the field."""
         return cls({name: config.from_mapping(Latency, each, f"{where}: {name}") for name, each in values.items()})
-
-
-@dataclass(frozen=True)
-class _File:
-    """What a latency file holds. measured: how each device was measured, for people to read."""
-
-    devices: Mapping[str, Any]
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read(path: Path) -> LatencyModel:
-    """Returns the delays in a latency file; ConfigError names file, device and field."""
-    return LatencyModel.from_json(_read(path).devices, f"{path}: devices")
-
-
-def write_device(path: Path, device: str, latency: Latency, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Puts the delays of one device into a latency file, whole or not at all; other devices in it stay.
-
-    facts: how they were measured, plain values. AlreadyExists where the device is in the file, unless `overwrite`.
-    """
-    before = _read(path) if path.exists() else _File({})
-    if device in before.devices and not overwrite:
-        raise AlreadyExists(path, f"latency of {device}")
-    after = _File({**before.devices, device: config.to_mapping(latency)}, {**before.measured, device: dict(facts)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(yaml.safe_dump(config.to_mapping(after), sort_keys=False))
-    part.replace(path)
-
-
-def _read(path: Path) -> _File:
-    try:
-        return config.from_mapping(_File, config.read_yaml(path), where=str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such latency file; make one with robolearn calibrate latency") from None
 
 
 @dataclass(frozen=True)

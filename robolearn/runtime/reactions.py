@@ -7,6 +7,7 @@ the loop takes its plans from here. A person with a device is a reaction too, an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +21,12 @@ _OWN = ("agent", "hand", "eef", "joint")  # how bodies begin the names of where 
 class Hold:
     """Stays: the last target of absolute actions again, 0 for displacements (names that begin with d); grips keep theirs."""
 
-    def __init__(self, spec: Spec) -> None:
-        """spec: of the body, or of the policy that it takes over from."""
-        self.spec, self._still = replace(spec, execute=1), _Still(spec)
+    def __init__(self, spec: Spec, here: Callable[[], np.ndarray] | None = None) -> None:
+        """spec: of the body, or of the policy that it takes over from.
+
+        here: the action (action,) that stays, asked for while nothing was applied yet; None: it is read from observations.
+        """
+        self.spec, self._still, self._here = replace(spec, execute=1), _Still(spec), here
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:
@@ -40,7 +44,8 @@ class Hold:
     def plan(self, ask: Ask = Ask()) -> Chunk:
         """Returns the action (1, action) that stays. BadInput where nothing was applied yet and no observation says where to."""
         del ask  # Unused: there is one way to stay.
-        return Chunk(self._still.action(self._last, self._obs)[None], self._tick)
+        last = self._here() if self._last is None and self._here is not None else self._last
+        return Chunk(self._still.action(last, self._obs)[None], self._tick)
 
 
 class Retreat:

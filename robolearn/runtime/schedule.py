@@ -89,8 +89,11 @@ class Scheduled:
         rules: Rules = Rules(),
         ask: Ask = Ask(),
         relative: Relative | None = None,
+        here: Callable[[], np.ndarray] | None = None,
     ) -> None:
         """spec: of the body; clock: monotonic [s]; ask: goal and guidance of every request; relative: None for absolute actions.
+
+        here: the action (action,) that stays, for the ticks before anything was applied; None: as `Hold` reads it.
 
         SpecMismatch where the planner's policy does not fit the body, BadInput where the arguments contradict each other.
         """
@@ -100,7 +103,7 @@ class Scheduled:
             spec.require(planner.spec, who="the planner's policy")
         self.planner, self.consumer, self.spec, self.clock = planner, consumer, replace(spec, execute=1), clock
         self.schedule = Schedule(spec, consumer, rules)
-        self._rules, self._ask, self._relative, self._hold, self._requests = rules, ask, relative, Hold(spec), 0
+        self._rules, self._ask, self._relative, self._hold, self._requests = rules, ask, relative, Hold(spec, here), 0
         self.paused, self._seed = False, None  # type: bool, int | None
         self._begin()
 

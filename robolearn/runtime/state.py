@@ -117,14 +117,14 @@ _TABLE = (
     Reaction("camera_late", "age over 2 periods", "same frame, STALE; no plan from one over 250 ms", "the next good frame"),
     replace(_holds("camera_gone", "error, 2 s silence", "HOLD, reopen by id", "frame, align if > 1 s"), align_after_s=1.0),
     _holds("servo_miss", "transport's counter", "retry, STALE, predict 3 cycles; 3 in a row: HOLD", "the next read", after=3),
-    _ends("servo_lost", "10 misses or 200 ms, TransportLost", "ramp the others to rest, FAULT", "full handshake, align"),
+    _ends("servo_lost", "10 misses, 200 ms, lost, 2 s silence", "ramp the others to rest, FAULT", "full handshake, align"),
     _ends("servo_alert", "alert bit, register, status", "FAULT, no reboot", "clear_fault (reboots), align", operator=True),
     _holds("bad_chunk", "filters: finite, shape", "refuse it whole, keep the old; 3 in a row: HOLD", "a good chunk", after=3),
     _holds("underrun", "slots without action", "finish the chunk, ramp to HOLD, never extrapolate", "chunk that fits the seam"),
     replace(_holds("policy_crash", "pidfd, heartbeat", "as underrun; restart once", "warm-up dropped, align"), align_after_s=0.0),
     _ends("driver_crash", "pidfd", "its watchdog stops that arm; ramp the others", "full handshake, align", operator=True),
     _ends("supervisor_crash", "parent-death signal", "ramp to rest, no parking, exit", "a new run", Mode.STOPPING),
-    _holds("stall", "over 100 ms late", "count; more than 3 in 10 s: HOLD", "by itself", after=4, within_s=10.0),
+    _holds("stall", "over 100 ms late", "count; over 3 in 10 s, one over 0.3 s: HOLD", "by itself", after=4, within_s=10.0),
     _ends("protective_stop", "status bits", "flush, FAULT", "unlock after 5 s, align"),
     _ends("estop", "device bits, input line", "ESTOP latched, black box", "the operator, align", Mode.ESTOP, operator=True),
     Reaction("clock_step", "monotonic against wall clock", "log only", "nothing to do"),
@@ -219,9 +219,19 @@ class Machine:
         return self.mode is Mode.RUN
 
     @property
+    def aligned(self) -> bool:
+        """True while the way from HOLD to RUN is open, should no cause be left."""
+        return self._aligned
+
+    @property
     def causes(self) -> tuple[str, ...]:
         """Kinds of what went wrong and has not gone."""
         return tuple(kind for kind, cause in tuple(self._causes.items()) if cause.left)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of the causes that led, or would lead, to FAULT."""
+        return tuple(kind for kind in self.causes if self._causes[kind].row.mode is Mode.FAULT)
 
     def on(self, event: str, reason: str, now_ns: int, facts: Facts = Facts()) -> Change:
         """Returns the change that `event` makes; one that the table or a guard forbids leaves the mode and says why."""

@@ -13,13 +13,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from robolearn.core import Flag, Obs, Outcome, Spec, Step, Tick
 from robolearn.errors import BadInput, EpisodeStopped, HardwareError
+from robolearn.runtime._beat import Beat
+from robolearn.runtime._recovery import AtOnce, Recovery
+from robolearn.runtime.parties import Approach, Body, Manners, Mind, Recovering
 from robolearn.runtime.state import DeadMan, Facts, Machine, Mode, trouble
 
 WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "estop")
@@ -27,73 +30,17 @@ WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "est
 ENDS = WORDS[:4]
 _OF_THE_MIND = frozenset({"underrun", "policy_crash", "bad_chunk"})  # a person can drive in spite of these
 _NEAR = 0.05  # [rad] a first target so near needs no align phase: the guard makes it smooth
-_STEPPED_NS = 100_000_000  # of the wall clock against the monotonic one, from one tick to the next
-_TRIES, _TRY_EVERY_S = 3, 2.0  # to bring a body back without a person, in a row
+_LONG_S = 1.0  # without an action of the policy: its plan is looked at again before it moves the arm
+_STEPPED_S = 0.1  # of the wall clock against the monotonic one, from one tick to the next
 _STOPPED = (Mode.IDLE, Mode.STOPPING, Mode.FAULT, Mode.ESTOP)
-
-
-class Body(Protocol):
-    """An Env that can also stay, and go to joint angles (n,) [rad]. age_s: of its oldest input; late: inputs that are late."""
-
-    spec: Spec
-    age_s: float
-    late: tuple[str, ...]
-
-    def reset(self, seed: int | None = None) -> Obs: ...
-    def step(self, action: np.ndarray) -> Step: ...
-    def still(self) -> Step: ...
-    def toward(self, q: np.ndarray) -> Step: ...
-    def where(self) -> np.ndarray: ...
-    def target(self, action: np.ndarray) -> np.ndarray: ...
-    def close(self) -> None: ...
-
-
-class Mind(Protocol):
-    """What is asked of the policy beside its actions; `schedule.Scheduled` is one.
-
-    lost: why its planner is gone; paused: it may ask for no plan; early: this tick has the action of the one before; current:
-    what is scheduled for this tick; news: what came.
-    """
-
-    lost: str
-    paused: bool
-    early: bool
-    news: list[Any]
-
-    @property
-    def current(self) -> Any: ...
-    def flush(self) -> None: ...
-
-
-class Approach(Protocol):
-    """The way to the first target (`align.Align`)."""
-
-    done: bool
-
-    def step(self, now_s: float, deadman: bool) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How a deployment behaves. attended: somebody hears and sees; waits: an empty slot is no trouble (the consumer waits).
-
-    plan_age_s: age of an observation from which no new plan is made; give_up_s: how long an unattended body holds until the
-    episode ends; stall_s: lateness of a tick that counts as a stall.
-    """
-
-    attended: bool = False
-    waits: bool = False
-    plan_age_s: float = 0.25
-    give_up_s: float = 30.0
-    stall_s: float = 0.1
 
 
 class Supervised:
     """An `Env` around a body, and a sink of the same rollout.
 
     make_align: (measured, target) -> the way there, BadInput where it may not be gone; hear: words since the last call, and the
-    place to feed the dead-man; person: whether somebody drives instead of the policy now; recover: brings a body in FAULT back,
-    HardwareError where it cannot; revive: True once a planner that was lost is there again.
+    place to feed the dead-man; person: whether somebody drives instead of the policy now; recover: begins to bring the body back
+    from FAULT; revive: True once a planner that was lost is there again.
     """
 
     def __init__(
@@ -106,7 +53,7 @@ class Supervised:
         deadman: DeadMan | None = None,
         hear: Callable[[], Sequence[str]] = tuple,
         person: Callable[[], bool] = lambda: False,
-        recover: Callable[[], None] = lambda: None,
+        recover: Callable[[], Recovering] = AtOnce,
         revive: Callable[[], bool] = lambda: False,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
@@ -114,23 +61,25 @@ class Supervised:
     ) -> None:
         self.body, self.mind, self.machine, self.spec, self.manners = body, mind, machine, body.spec, manners
         self._make_align, self._deadman, self._hear, self._person = make_align, deadman, hear, person
-        self._recover, self._revive = recover, revive
+        self._recovery, self._revive = Recovery(recover, machine, clock_ns), revive
         self._clock_ns, self._wall_ns, self._sleep = clock_ns, wall_ns, sleep
         self._last: Step | None = None
         self._align: Approach | None = None
         self._kept, self._late, self._over, self._driven = False, False, "", False
-        self._dropped, self._stood, self._unheard = False, False, list[str]()
-        self._before_ns, self._offset_ns, self._still_ns, self._stalled_ns, self._tries, self._tried_ns = 0, 0, 0, 0, 0, -math.inf
+        self._dropped, self._anew, self._acted_ns = False, "", math.inf
+        self._beat, self._still_ns = Beat(1.0 / self.spec.hz, clock_ns, wall_ns), 0
 
     def reset(self, seed: int | None = None) -> Obs:
         """Brings the body to its start. HardwareError where it cannot; BadInput where a fault of before is left."""
         if self.machine.mode is not Mode.IDLE:
             raise BadInput(f"supervisor: want mode idle to begin, got {self.machine.mode}: {', '.join(self.machine.causes)}")
         self._align, self._kept, self._late, self._over, self._driven = None, False, False, "", False
+        self._anew, self._acted_ns = "", math.inf
         obs, now = self.body.reset(seed), self._clock_ns()
         none = np.zeros(self.spec.action.shape, self.spec.action.dtype)
         self._last = Step(obs, none, self.body.where().astype(np.float32), {"monotonic": now})
-        self._before_ns, self._still_ns, self._offset_ns = now, now, self._wall_ns() - self._clock_ns()
+        self._still_ns = now
+        self._beat.begin()
         self._listen(now)
         for kind in set(self.machine.causes) - {"deadman"}:  # of the episode before; where it is left, it is found again
             self.machine.clear(kind, "a new episode", now)
@@ -148,11 +97,17 @@ class Supervised:
         self._go_back(now)
         free = self.machine.mode is Mode.RUN or (self.machine.mode is Mode.HOLD and self._only_late)
         moved = not self._over and (driven or (free and not self._dropped))
-        self._stood = not moved
+        if self.machine.mode is not Mode.RUN and (driven or not moved):
+            self._anew = self._anew or "due"
+        elif moved and self.mind.current is not None:
+            self._acted_ns = now
         try:
-            step = self._move(action, now, moved)
+            step = None if self._recovery.active else self._move(action, now, moved)
         except (HardwareError, BadInput) as error:
-            step = self._repeated(error, now)
+            self._persist(trouble(error), str(error), now, getattr(error, "kind", ""))
+            step = None
+        if step is None:
+            step = self._repeated()
             self._sleep(max(0.0, 1.0 / self.spec.hz - (self._clock_ns() - now) * 1e-9))
         else:
             self._look_at_inputs(self._clock_ns(), moved and bool(step.flags & Flag.HELD))
@@ -195,8 +150,10 @@ class Supervised:
         """Stops in order: the schedule is emptied, the body ramps to rest and holds; a fault stays one."""
         now = self._clock_ns()
         self.mind.flush()
+        self._recovery.bar("the episode is over")
         try:
-            self.body.still()
+            if not self._recovery.active:
+                self.body.still()
         except (HardwareError, BadInput) as error:
             self._persist(trouble(error), str(error), now, getattr(error, "kind", ""))
         if self.machine.on("stop", outcome.reason, now).accepted:
@@ -205,12 +162,12 @@ class Supervised:
     @property
     def _only_late(self) -> bool:
         """True where nothing is wrong but that no plan is there: the body goes on to its last target and stays there."""
-        return not self._kept and set(self.machine.causes) <= {"underrun"}
+        return not (self._kept or self._anew) and set(self.machine.causes) <= {"underrun"}
 
     @property
     def _may_end_alone(self) -> bool:
-        causes = self.machine.causes
-        return bool(causes) and set(causes) <= set(self.machine.automatic) and self._tries < _TRIES
+        faults = self.machine.faults
+        return bool(faults) and set(faults) <= set(self.machine.automatic) and self._recovery.left
 
     def _facts(self, *, operator: bool = False, empty: bool = False) -> Facts:
         held = None if self._deadman is None else self._deadman.held(self._clock_ns())
@@ -223,10 +180,9 @@ class Supervised:
             return self.body.toward(self._align.step(now * 1e-9, self._facts().deadman is not False))
         return self.body.still()
 
-    def _repeated(self, error: Exception, now: int) -> Step:
-        """Books an error and returns the step before once more, flagged."""
+    def _repeated(self) -> Step:
+        """Returns the step before once more, flagged."""
         assert self._last is not None
-        self._persist(trouble(error), str(error), now, getattr(error, "kind", ""))
         clocks = {"monotonic": self._clock_ns(), "wall": self._wall_ns()}
         return replace(self._last, t_ns=clocks, flags=int(Flag.STALE | Flag.HELD), success=None, score=None)
 
@@ -251,22 +207,24 @@ class Supervised:
             self.machine.clear(event, reason, now)
 
     def _look_at_clocks(self, now: int) -> None:
-        late_s, self._before_ns = (now - self._before_ns) * 1e-9 - 1.0 / self.spec.hz, now
+        late_s, jump_s = self._beat.look(now)
         if late_s > self.manners.stall_s:
             self._react("stall", f"{1000 * late_s:.0f} ms late", now)
-            self._stalled_ns = now
-        elif (now - self._stalled_ns) * 1e-9 > 1.0:
+            self._beat.stalled(now)
+            if late_s > self.manners.rest_s and self.machine.mode is Mode.RUN:
+                self._anew = "due"
+                self.machine.on("hold", "the arm has come to rest meanwhile", now)
+        elif self._beat.calm_s(now) > 1.0:
             self._clear("stall", "on time for a second", now)
-        before, self._offset_ns = self._offset_ns, self._wall_ns() - self._clock_ns()
-        if abs(jump := self._offset_ns - before) > _STEPPED_NS:
-            self._react("clock_step", f"the wall clock moved by {jump * 1e-9:.3f} s", now)
+        if abs(jump_s) > _STEPPED_S:
+            self._react("clock_step", f"the wall clock moved by {jump_s:.3f} s", now)
 
     def _listen(self, now: int) -> None:
         """Does what the operator said, and looks at the dead-man."""
-        words, self._unheard = [*self._unheard, *self._hear()], []
-        for word in words:
+        for word in self._hear():
             if word in ENDS:
                 self._over = self._over or word
+                self._recovery.bar(f"the episode is ended: {word}")
             elif word == "hold":
                 self._hold("operator", now)
             elif word == "resume":
@@ -274,6 +232,7 @@ class Supervised:
             elif word == "recover":
                 self._bring_back(now, operator=True)
             elif word == "estop":
+                self._recovery.bar("emergency stop by the operator")
                 self._persist("estop", "operator", now)
         if self._deadman is not None:
             now = self._clock_ns()  # devices stamp what they say when they are read
@@ -304,7 +263,7 @@ class Supervised:
         """
         if held:
             self._react("stall", "the arm's driver holds", now)
-            self._stalled_ns = now
+            self._beat.stalled(now)
         self._clear("camera_gone", "it is there again", now)
         cameras = [name for name in self.body.late if name != "joints"]
         if cameras and not self._late:
@@ -335,26 +294,53 @@ class Supervised:
 
     def _go_back(self, now: int) -> None:
         """Goes on towards RUN as far as that is allowed now."""
+        self._look_at_recovery()
         if self.machine.mode is Mode.FAULT and self._may_end_alone:
             self._bring_back(now, operator=False)
-        free = self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes)
-        if free:
-            resumed = self.machine.on("resume", "no cause is left", now, self._facts()).accepted
-            if self._stood or not resumed:
-                self._flush()  # its steps so far were for a body that goes along
-            if not resumed:
-                self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        if self.machine.mode is Mode.HOLD and not (self._kept or self._driven or self.machine.causes):
+            self._resume(now)
+        elif self._anew:
+            self._anew = "due"
         if self.machine.mode is Mode.ALIGN and self._kept:
             self.machine.on("hold", "held before the fault", now)
         if self.machine.mode is Mode.ALIGN and self.mind.current is not None:
             self._walk(now)
 
+    def _resume(self, now: int) -> None:
+        """Leaves HOLD: by ALIGN where the alignment is lost or the first target is far, else straight on.
+
+        An arm that stood is planned for anew, and stands until that plan is there.
+        """
+        if self.machine.aligned and self._anew == "due":
+            self._flush()  # its steps so far were for a body that goes along
+            self._anew, self._still_ns = "asked", now
+            return
+        if self.machine.aligned and self._anew and self.mind.current is None:
+            return
+        try:
+            looked = self._anew or (now - self._acted_ns) * 1e-9 > _LONG_S
+            far = not self.machine.aligned or (looked and self.mind.current is not None and _far(*self._way()))
+        except HardwareError:  # found again in this tick, and booked
+            return
+        except BadInput as error:
+            self._hold(str(error), now)
+            return
+        if far:
+            self._flush()
+            self.machine.on("align", "no cause is left", now, self._facts(empty=True))
+        elif self.machine.on("resume", "no cause is left", now, self._facts()).accepted:
+            self._anew = ""
+
+    def _way(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where the arm is, and the first target of what is planned, (n,) [rad] each."""
+        return self.body.where(), self.body.target(self.mind.current.action)
+
     def _walk(self, now: int) -> None:
         """Goes on with the align phase: begins it at the first action that was planned, or ends it at its target."""
         try:
             if self._align is None:
-                here, there = self.body.where(), self.body.target(self.mind.current.action)
-                if float(np.abs(there - here).max(initial=0.0)) > _NEAR:
+                here, there = self._way()
+                if _far(here, there):
                     self._align = self._make_align(here, there)
                     return
             elif not self._align.done:
@@ -364,37 +350,27 @@ class Supervised:
         except (HardwareError, BadInput) as error:
             self._hold(str(error), now)
             return
-        self._align = None
+        self._align, self._anew, self._acted_ns = None, "", math.inf
         self.machine.on("aligned", "at the first target", now, self._facts())
 
     def _bring_back(self, now: int, operator: bool) -> None:
-        """Ends a fault where the machine lets it end: the body is made ready, the schedule is empty, and it aligns."""
-        if self.machine.mode not in (Mode.FAULT, Mode.ESTOP):
-            return
-        early = not self.machine.may_recover(now) or (now - self._tried_ns) * 1e-9 < _TRY_EVERY_S
-        if not operator and (early or self._tries >= _TRIES):
-            return
-        if self._facts().deadman is False:
-            if operator:
-                self.machine.on("recover", "the dead-man is not held", now, self._facts(operator=True))
-            return
-        self._tries, self._tried_ns = self._tries + 1, now
-        self._flush()
-        try:
-            self._recover()
-        except (HardwareError, BadInput) as error:
-            self._before_ns = self._clock_ns()
-            self.machine.on("recover", f"not yet: {error}", self._before_ns, self._facts(operator=operator))
-            return
-        self._tries, self._kept = 0, self._kept and not operator
-        self._unheard += self._hear()  # recovering took its time, and a dead-man is as good as its last word
-        for kind in self.machine.causes:
-            self.machine.clear(kind, "recovered", self._clock_ns())
-        self.machine.on("recover", "recovered", self._clock_ns(), self._facts(operator=operator, empty=True))
-        self._before_ns = self._clock_ns()  # what recovering took is no stall
+        """Begins to end a fault where the machine lets it end; until that has come to its end the body is left alone."""
+        if self._recovery.may_start(now, self._facts(operator=operator)):
+            self._flush()
+            self._recovery.start(now, operator, self._kept)
+            self._kept = self._kept and not operator
+            self._look_at_recovery()
+
+    def _look_at_recovery(self) -> None:
+        facts = self._facts(operator=self._recovery.operator, empty=True)
+        self._kept = self._recovery.look(facts) or self._kept
 
     def _ended(self, step: Step) -> Step:
         """Returns the step with what the operator said of the episode."""
         if self._over in ("success", "failure"):
             return replace(step, success=self._over == "success", terminated=True, score=float(self._over == "success"))
         return step
+
+
+def _far(here: np.ndarray, there: np.ndarray) -> bool:
+    return float(np.abs(there - here).max(initial=0.0)) > _NEAR

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from robolearn.core import Ask, Chunk, Flag, Obs, Policy
-from robolearn.runtime.supervisor import Mind
+from robolearn.runtime.parties import Mind
 
 
 class Person(Policy, Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,65 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hardware._records import Hosting
 from robolearn.apps import deploy
 from robolearn.apps._deploy_mind import Source
+from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig
-from robolearn.apps._deployment import Deployment, People, Wishes
+from robolearn.apps._deployment import Deployment, Wishes
 from robolearn.apps._robot_file import Part, RobotFile
-from robolearn.core import ArraySpec, Ask, Chunk, Obs, Spec
+from robolearn.core import Spec
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import InProcess, Planner
 from robolearn.runtime.runs import Run, open_run
 from robolearn.runtime.state import Machine
-from robolearn.runtime.supervisor import Manners
+from tests.apps.wavers import HOME, SPEC, waver
 
-HOME = np.array([0.0, 0.0, 0.0, -1.57, 0.0, 1.57, 0.785])
-NAMES = tuple(f"q{i}" for i in range(7))
-OBS = {"joint_pos": ArraySpec((7,), names=NAMES, unit="rad"), "gripper": ArraySpec((1,), names=("opening",), unit="m")}
-SPEC = Spec(OBS, ArraySpec((8,), names=(*NAMES, "gripper")), 20.0, codec="joint_abs", execute=4)
-PANDA = RobotFile("virtual", {"arm": "panda", "q": HOME.tolist(), "opening_m": 0.08}, share=0.5, start=tuple(HOME))
 STALL_S = 10.0  # shared cores stall: what they do to an arm is tested on clocks of our own
+_ARM = {"arm": "panda", "q": HOME.tolist(), "opening_m": 0.08, "watchdog_s": STALL_S}
+PANDA = RobotFile("virtual", _ARM, share=0.5, start=tuple(HOME))
 PATIENT, CALM = Hosting(hold_after_s=STALL_S, stall_s=STALL_S), Manners(plan_age_s=STALL_S, stall_s=STALL_S)
 FILMED = {"img": Part("synthetic", {"size": [64, 48], "hz": 20.0})}
-
-
-@dataclass
-class Waver:
-    """A policy that turns the first joint to and fro; from a tick on, `bad` makes its plans NaN, `ill` ends its process.
-
-    drift: where its actions are poses, it moves the hand along y by so much a tick [m].
-    """
-
-    spec: Spec = SPEC
-    bad: int = -1
-    ill: int = -1
-    drift: float = 0.0
-    tick: int = -1
-
-    def reset(self, seed: int | None = None) -> None:
-        del seed
-        self.tick = -1
-
-    def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
-        del applied
-        self.tick, self.obs = self.tick + 1, obs
-
-    def plan(self, ask: Ask = Ask()) -> Chunk:
-        del ask
-        if 0 <= self.ill <= self.tick:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.drift:
-            actions = np.tile(np.concatenate([self.obs["eef_pos"], self.obs["eef_rot6d"], [-1.0]]).astype(np.float32), (12, 1))
-            actions[:, 1] += self.drift * np.arange(1, 13)
-            return Chunk(actions, self.tick)
-        actions = np.tile(np.append(HOME, -1.0).astype(np.float32), (12, 1))
-        actions[:, 0] += 0.1 * np.sin(0.1 * (self.tick + 1 + np.arange(12))).astype(np.float32)
-        if 0 <= self.bad <= self.tick < self.bad + 20:
-            actions[5] = np.nan
-        return Chunk(actions, self.tick)
 
 
 @pytest.fixture
@@ -79,21 +39,17 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy, "Deployment", partial(Deployment, manners=CALM))
 
 
-def waver(**fields: Any) -> Waver:
-    """Returns the policy; a function of a module, as another process wants it."""
-    return Waver(**fields)
-
-
 @dataclass
 class Outing:
-    """A deployment on the virtual arm that a test may disturb: `at` is called with it, by tick; it stops once `until` holds."""
+    """A deployment on the virtual arm that a test may disturb: `at` is called with it, by tick; it hears what `until`
+    says, or stops once that is True."""
 
     out: Path
     robot: RobotFile = PANDA
     spec: Spec = SPEC
     fields: dict[str, Any] = field(default_factory=dict)
     at: dict[int, Callable[[Outing], object]] = field(default_factory=dict)
-    until: Callable[[Outing], bool] = lambda outing: False
+    until: Callable[[Outing], bool | str] = lambda outing: False
     wishes: dict[str, Any] = field(default_factory=dict)
     give_up_s: float = 30.0
     whole: bool = False
@@ -122,8 +78,9 @@ class Outing:
             board = self.deployment.mind.statistics().ticks
             do = self.at.pop(board, None)
             said = None if do is None else do(self)
-            words = ["stop"] if self.until(self) else []
-            return [*hear(), *words, *([said] if isinstance(said, str) else [])]
+            last = self.until(self)
+            words = ["stop"] if last is True else [last]
+            return [*hear(), *(word for word in (*words, said) if word and isinstance(word, str))]
 
         return heard
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +27,13 @@ def untrained(folder: Path, seed: int = 0, obs: tuple[str, ...] = ("state",), ta
     return untrained_for(folder, body.spec.select(obs), stats, seed, task)
 
 
-def untrained_for(folder: Path, spec: Spec, stats: Mapping[str, Stats], seed: int = 0, task: str = "lift") -> Path:
-    """Returns a run folder of a small flow policy for a body with `spec`; stats: of its numbers and its actions."""
-    policy = FlowConfig(obs=tuple(spec.obs), width=32, depth=1, steps=2)
-    cfg = TrainConfig(policy=policy, task=task, out=str(folder))
+def untrained_for(folder: Path, spec: Spec, stats: Mapping[str, Stats], seed: int = 0, task: str = "lift", **more: Any) -> Path:
+    """Returns a run folder of a small flow policy for a body with `spec`.
+
+    stats: of its numbers and its actions; more: fields of its config.
+    """
+    policy = FlowConfig(obs=tuple(spec.obs), width=32, depth=1, steps=2, image_net="small")
+    cfg = TrainConfig(policy=policy, task=task, out=str(folder), **more)
     spec = dataclasses.replace(spec, execute=policy.execute)
     torch.manual_seed(seed)
     net = checkpoint.make_net(cfg, spec)

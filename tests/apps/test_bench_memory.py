@@ -23,6 +23,7 @@ def numbers(value: object) -> list[float]:
     return [math.nan if value is None else float(value)] if value is None or isinstance(value, (int, float)) else []
 
 
+@pytest.mark.slow
 def test_every_part_but_validation_is_measured_without_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cost.json"
     assert main(f"bench memory --quick --threads 1 --json {path}".split()) == 0
@@ -72,6 +73,7 @@ def test_a_part_measured_alone_keeps_the_figures_of_the_others(tmp_path: Path) -
     assert main(f"bench memory --only verify --quick --json {path}".split()) == 2
 
 
+@pytest.mark.slow
 def test_two_bounded_runs_share_held_out_windows_and_count_encoder_and_cache(tmp_path: Path) -> None:
     demos, path = tmp_path / "demos.zarr", tmp_path / "cost.json"
     small = "--cameras img --image-size 24 --env-set memory_steps=4"

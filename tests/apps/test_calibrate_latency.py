@@ -23,7 +23,8 @@ from robolearn.apps import _robot_file, calibrate_latency
 from robolearn.apps._guarded import MakeGuard
 from robolearn.apps._sweep import Clock, Motion, check
 from robolearn.errors import BadInput
-from robolearn.runtime import latency
+from robolearn.runtime import latency_file
+from robolearn.runtime.latency import Latency
 from robolearn.runtime.limits import defaults
 
 OFF = ("workspace", "collision", "effort", "temperature")
@@ -104,7 +105,7 @@ def test_an_injected_delay_is_recovered_to_2_ms_and_written(world: World, delay_
     assert figures["dead"]["seconds"] == pytest.approx(delay_s, abs=0.002) and figures["time_constant_s"] < 0.003
     assert figures["act"]["gain"] == pytest.approx(1.0, abs=0.02) and figures["joint"] == "roll" and figures["emulated"] is True
     assert figures["asked"]["seconds"] > 0 and figures["observe_unsure_s"] == 0
-    assert latency.read(world.file).of("virtual").act_s == figures["latency"]["act_s"]
+    assert latency_file.read(world.file).of("virtual").act_s == figures["latency"]["act_s"]
 
 
 def test_lost_answers_do_not_make_an_arm_look_later(world: World) -> None:
@@ -121,12 +122,23 @@ def test_what_was_measured_is_replaced_only_on_request_and_other_devices_stay(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for device in ("virtual", "front"):
-        latency.write_device(world.file, device, latency.Latency(0.5, 0.5), {"by": "hand"})
+        latency_file.write_device(world.file, device, Latency(0.5, 0.5), {"by": "hand"})
     assert world.run() == 2 and "--overwrite" in capsys.readouterr().err and world.arm is None
     monkeypatch.setattr(calibrate_latency, "open_camera", open_late(0.03))
     assert world.run("--camera", "front", "--overwrite") == 0
-    found = latency.read(world.file)
-    assert found.of("virtual") == latency.Latency(0.5, 0.5) and found.of("front").observe_s == pytest.approx(0.03, abs=0.001)
+    found = latency_file.read(world.file)
+    assert found.of("virtual") == Latency(0.5, 0.5) and found.of("front").observe_s == pytest.approx(0.03, abs=0.001)
+
+
+def test_a_second_joint_is_added_and_the_arm_has_the_larger_delay(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    latency_file.write_device(world.file, "virtual", Latency(0.0, 0.08), {}, joint="roll")
+    world.delay_s = 0.02
+    assert world.run() == 2 and "latency of virtual: roll" in capsys.readouterr().err
+    assert world.arm is not None and not world.arm.filters, "the joint that is meant was known, and nothing moved"
+    assert world.run("--joint", "pan", "--json", "pan.json") == 0
+    assert "act_s 0.08 (of roll, pan the largest)" in capsys.readouterr().out
+    assert json.loads(Path("pan.json").read_text())["latency"]["act_s"] == pytest.approx(0.02, abs=0.002)
+    assert latency_file.read(world.file).of("virtual").act_s == 0.08
 
 
 def test_a_real_arm_does_not_move_before_somebody_has_said_yes(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +177,7 @@ def test_the_largest_motion_that_is_offered_is_accepted() -> None:
 def test_a_camera_that_draws_its_time_is_measured_by_what_it_draws(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate_latency, "open_camera", open_late(0.03))
     assert world.run("--camera", "front") == 0
-    model = latency.read(world.file)
+    model = latency_file.read(world.file)
     assert model.of("front").observe_s == pytest.approx(0.03, abs=0.001)
     assert _robot_file.RobotFile("virtual", latency=str(world.file)).latencies() == model, "the robot's file reads the same"
 

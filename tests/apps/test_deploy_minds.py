@@ -21,8 +21,9 @@ from robolearn.monitors._fit import fit
 from robolearn.monitors._recipe import Recipe
 from robolearn.runtime.runs import open_run
 from robolearn.runtime.serve.server import Server
-from tests.apps.deploys import HOME, SPEC, patient  # noqa: F401
+from tests.apps.deploys import patient  # noqa: F401
 from tests.apps.runs import untrained_for
+from tests.apps.wavers import HOME, SPEC
 
 PLANS = 4  # of an episode of calibration; a later one is later than all of them
 
@@ -92,11 +93,11 @@ def test_a_policy_of_a_server_drives_the_arm_as_one_of_this_process_does(
     try:
         assert up.wait(60)
         address, out = json.loads(told.read_text())["address"], tmp_path / "out"
-        flags = ["--policy", address, "--robot", "virtual_panda", "--plain", "--seconds", "2", "--consumer", "sync"]
+        flags = ["--policy", address, "--robot", "virtual_panda", "--plain", "--seconds", "1", "--consumer", "sync"]
         assert main(["deploy", str(told), *flags, "--out", str(out), "--json", str(tmp_path / "said.json")]) == 0
     finally:
         over.set()
         serving.join(30)
     said = json.loads((tmp_path / "said.json").read_text())
-    assert [episode["steps"] for episode in said["episodes"]] == [40]
+    assert [episode["steps"] for episode in said["episodes"]] == [20]
     assert open_run(out).about["policy"]["address"] == address

@@ -17,7 +17,8 @@ from robolearn.apps import _failure_cases, _failure_ledger, _failure_live
 from robolearn.apps._evaluate import Subject, find
 from robolearn.apps._failure_live import Halting, Trace, compared
 from robolearn.apps._rollouts import Wanted, collect, layout_of
-from robolearn.core import Outcome
+from robolearn.core import ArraySpec, Outcome, Spec
+from robolearn.data.stats import Stats
 from robolearn.errors import BadInput
 from robolearn.monitors._base import Episode, Plans
 from robolearn.monitors._detector import Detector
@@ -29,11 +30,12 @@ from robolearn.rollout import rollout
 from robolearn.rollout_vector import Record, rollout_vector
 from robolearn.runtime.reactions import Hold
 from robolearn.training.checkpoint import load_policy
+from robolearn.video import points3d
 from sim_envs import _base as tasks
 from sim_envs._pool import Here
 
 sys.path.insert(0, str(Path(__file__).parent))
-from runs import untrained
+from runs import untrained, untrained_for
 
 DRAWS, FIT, TEST, STEPS = 4, 40, 30, 40
 MIXTURE = "none:0.5,offset=20@1:0.5"
@@ -209,3 +211,16 @@ def test_a_monitor_that_is_none_of_the_tables_is_refused(subject: Subject, folde
     there = Evidence.open(folder / "out" / "pusht_small_calibration.zarr")
     with pytest.raises(BadInput, match=r"monitor: no detector 'kn'.*knn"):
         _failure_live.fitted(Recipe(("clock", "knn"), draws=DRAWS), there.layout, there.read(), "kn", 0)
+
+
+@pytest.mark.parametrize("words", [["monitor", "fit"], ["study", "failure", "--disturb", "none:1", "--runs"]], ids=" ".join)
+def test_a_policy_of_tracks_or_points_is_refused_in_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = Spec({"points": ArraySpec((27,))}, ArraySpec((28,)), 10.0, codec=points3d.CODEC, execute=4)
+    wide = {key: Stats(-np.ones(n), np.ones(n), np.zeros(n), np.ones(n), 10) for key, n in (("points", 27), ("action", 28))}
+    run = untrained_for(tmp_path / "run", spec, wide, task="drawer")
+    here = [] if words[0] == "monitor" else ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    assert cli.main([*words, str(run), *here]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1].startswith("robolearn: monitor: plans of points3d are not watched") and "Traceback" not in "".join(told)

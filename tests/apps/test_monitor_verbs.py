@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from runs import untrained
 
 DRAWS, FIT, TEST = 4, 60, 40
+PAIRED = ("ace", "variance", "stac")  # the scores of draws
 SMALL = ["--draws", str(DRAWS), "--episodes"]
 
 
@@ -214,15 +215,27 @@ def test_rates_calibrated_apart_are_inside_up_to_the_upper_end() -> None:
 
 def test_the_bench_gives_what_the_contract_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench_monitor, "score_names", lambda: ("ace", "clock", "knn"))
+    for name, (sizes, of) in bench_monitor.FIPER.items():
+        quick = {"rnd": {"hidden": (16,), "extra": (16,), "out": 8} | of["rnd"]}
+        monkeypatch.setitem(bench_monitor.FIPER, name, (sizes, of if name == "fiper_small" else quick))
     out = tmp_path / "bench.json"
-    words = ["bench", "monitor", "--denoisers", "mlp", "--repeats", "5", "--results", str(tmp_path / "none.json")]
+    words = ["bench", "monitor", "--denoisers", "mlp", "--repeats", "5", "--pairs", "9", "--results", str(tmp_path / "none.json")]
     assert cli.main([*words, "--json", str(out)]) in (0, 1)
     told = json.loads(out.read_text())
-    for key in ("plan_b32_over_b1", "scorers_over_plan_b32", "budget_mode"):
+    for key in (
+        "plan_b32_over_b1",
+        "scorers_over_plan_b32",
+        "scorers_32bit_over_plan_b32",
+        "scorers_small_over_plan_b32",
+        "half_steps_over_b1",
+        "few_steps_over_b1",
+        "budget_mode",
+    ):
         assert list(told[key]) == ["mlp"] and told[key]["mlp"] > 0
     (plan,) = told["plans"]
     assert told["budget_mode"]["mlp"] == pytest.approx((1 + plan["plan_b32_over_b1"]) / 2) and told["rows"] == []
-    assert {row["scorer"] for row in told["scorers"]} == {"ace", "clock", "knn", "rnd_published", "fiper", "fiper_small"}
-    sizes = {row["scorer"]: row["sizes"] for row in told["scorers"]}
-    assert [name for name, size in sizes.items() if size == "published"] == list(bench_monitor.PUBLISHED)
-    assert told["scorers_small_over_plan_b32"]["mlp"] > 0 and plan["half_steps_over_b1"] > 0 and told["reference_per_s"] > 0
+    assert {row["scorer"] for row in told["scorers"]} == {"ace", "clock", "knn", *bench_monitor.FIPER}
+    assert {row["sizes"] for row in told["scorers"]} == {"small where learned", "published", "published, 8 bits", "small"}
+    fiper = next(row for row in told["scorers"] if row["scorer"] == "fiper")
+    assert told["scorers_over_plan_b32"] == fiper["over_plan_b32"] and told["reference_per_s"] > 0
+    assert {(row["score"], row["draws"]) for row in told["pairs"]} == {(s, n) for s in PAIRED for n in (4, 8, 16, 32)}

@@ -47,6 +47,21 @@ def test_every_robot_that_can_be_rehearsed_has_its_emulator() -> None:
     assert {"koch", "viperx", "so101", "ur5e", "xarm7", "robotiq_2f"} <= set(speaks)
 
 
+@pytest.mark.parametrize(
+    ("robot", "models"), [("viperx", [1120] * 7 + [1020] * 2), ("koch", [1060] * 2 + [1200] * 4), ("dynamixel", [1200] * 6)]
+)
+def test_a_robot_is_emulated_with_its_own_servos(robot: str, models: list[int]) -> None:
+    emulator = emulate.made(emulate.Config(robot))
+    assert [servo.get(0) for servo in emulator._servos] == models
+    emulator.close()
+
+
+def test_servos_that_are_asked_for_by_id_are_those_alone() -> None:
+    emulator = emulate.made(emulate.Config("viperx", set=("ids=[1,2]",)))
+    assert [servo.id for servo in emulator._servos] == [1, 2]
+    emulator.close()
+
+
 def test_emulate_prints_an_address_takes_faults_and_ends_at_ctrl_c() -> None:
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits 'ignore'\n"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,18 @@ import yaml
 
 from hardware._base import Setpoint
 from hardware._calibration import load
-from robolearn.apps import _scene_eyes
 from robolearn.apps._robot_file import read
-from robolearn.apps._scene import ArmPlant, FingerPlant, Look, Scene, SceneConfig, ServoPlant
+from robolearn.apps._scene import ArmPlant, FingerPlant, Look, Scene, ServoPlant
 from robolearn.apps._scene_body import Watching, hand_of, shown
-from robolearn.apps._scene_eyes import ScenePainter, filmed, scene_camera
-from robolearn.apps._scene_link import SceneLink, SceneServer
-from robolearn.apps._scene_sim import DrawnEye, SimulatedArm
+from robolearn.apps._scene_link import SceneLink
+from robolearn.apps._scene_sim import SimulatedArm
 from robolearn.apps._scene_stage import ROBOTS, Cast, Options, Stage, kinematics, stage
 from robolearn.errors import ArrayMismatch, BadInput, HardwareError, UnknownName
 from robolearn.rollout import rollout
 from sim_envs import _base as sim
+from tests.apps.scenes import CONFIG, answering
 
 KEYS = ("eef_pos", "eef_rot6d", "gripper", "object")
-CONFIG = SceneConfig(overrides={"robot": "UR5e"})
 
 
 @pytest.fixture(scope="module")
@@ -163,25 +159,6 @@ def test_success_is_the_tasks_own_word_on_what_the_referee_saw(world: SimulatedA
     assert world.twin.success()
 
 
-@contextmanager
-def answering(scene: Scene, **given: Any) -> Iterator[SceneServer]:
-    """Serves a scene from another thread, which is its owner meanwhile."""
-    server, over = SceneServer(scene, **given), threading.Event()
-
-    def own() -> None:
-        while not over.wait(0.001):
-            server.turn()
-
-    thread = threading.Thread(target=own)
-    thread.start()
-    try:
-        yield server
-    finally:
-        over.set()
-        thread.join(10.0)
-        server.close()
-
-
 def test_the_referee_speaks_over_a_port_as_in_the_same_process(scene: Scene) -> None:
     caused: list[Any] = []
 
@@ -209,49 +186,6 @@ def test_the_referee_speaks_over_a_port_as_in_the_same_process(scene: Scene) -> 
         SceneLink(server.address, timeout_s=0.05)
     with pytest.raises(BadInput, match="want HOST:PORT"):
         SceneLink("nowhere")
-
-
-class Film:
-    """In place of a copy of the task that draws: a picture in which every pixel is a sum over the state."""
-
-    def __init__(self, config: SceneConfig, referee: Any) -> None:
-        self.config, self.referee, self.env = config, referee, self
-
-    def restore(self, state: np.ndarray) -> dict[str, np.ndarray]:
-        return {"agentview_image": np.full((32, 32, 3), round(state[1:].sum() * 1e3) % 251, np.uint8)}
-
-    def read(self, key: str) -> tuple[np.ndarray, int]:
-        look = self.referee.look()
-        return self.restore(look.state)[key], look.t_ns
-
-    def close(self) -> None: ...
-
-
-def test_a_painter_draws_what_the_referee_shows_and_says_when_it_was_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_scene_eyes, "Twin", Film)  # another copy of the task takes seconds
-    with answering(scene) as server:
-        camera = scene_camera(server.address, "agentview", 32, hz=1000.0)
-        with pytest.raises(HardwareError, match="connect first"):
-            ScenePainter(server.address, "agentview", 32).shoot(0, 0)
-        camera.connect()
-        frame = camera.read(1.0)
-        camera.close()
-        camera.close()
-    assert frame is not None and frame.t_capture_ns == scene.look().t_ns
-    np.testing.assert_array_equal(frame.image, Film(CONFIG, scene).read("agentview_image")[0])
-    assert dict(filmed(CONFIG, "wrist", 64).overrides) == {"robot": "UR5e", "cameras": ("wrist",), "image_size": 64}
-
-
-def test_a_simulated_camera_hands_out_what_was_captured_its_latency_ago(world: SimulatedArm) -> None:
-    eye = DrawnEye(Film(CONFIG, world.scene), "agentview_image", world.time, hz=50.0, latency_s=0.045)  # type: ignore[arg-type]
-    assert eye.newest() is None
-    world.time.sleep(0.1)
-    frame, now = eye.newest(), world.time.now_ns()
-    assert frame is not None and frame.image.shape == (32, 32, 3)
-    assert 45 <= (now - frame.t_capture_ns) / 1e6 < 45 + 20 and frame.t_recv_ns == frame.t_capture_ns + 45_000_000
-    assert eye.newest().seq == frame.seq  # type: ignore[union-attr]
-    world.time.sleep(0.02)
-    assert eye.newest().seq == frame.seq + 1  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("robot", sorted(ROBOTS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from hardware._host import Hosted
 from hardware._pair import Pair, make_gripper_guard
 from hardware._records import Hosting
 from hardware._ring import new_run, sweep
+from robolearn.apps import _study_deploy as grid
 from robolearn.apps._scene_body import Twin, Watching, Wiring, body
 from robolearn.apps._scene_eyes import filmed
 from robolearn.apps._scene_link import SceneLink
@@ -92,6 +94,21 @@ def test_the_expert_lifts_the_cube_over_the_vendors_wire(robot: str, tmp_path: P
     assert getattr(ended[-1], "success", False), ended
 
 
+def test_a_cell_over_the_vendors_wire_shows_pictures_of_its_scene_and_leaves_nothing_behind() -> None:
+    for library in LIBRARIES["ur5e"]:
+        pytest.importorskip(library)
+    before = set(os.listdir("/dev/shm"))
+    keys = ("eef_pos", "eef_rot6d", "gripper", "wrist_image")
+    with grid._sdk("ur5e", "lift", {"robot": "UR5e", "cameras": ["wrist"], "image_size": 32}, keys) as (world, _, _):
+        seen = [world.reset(0), *(world.still().obs for _ in range(3)), world.reset(4)]
+        picture = seen[-1]["wrist_image"]
+        plain = sim.make("lift", {"robot": "UR5e", "cameras": ["wrist"], "image_size": 32})
+        off = np.abs(picture.astype(int) - plain.reset(4)["wrist_image"])
+        assert tuple(seen[0]) == keys and picture.std() > 5 and (off > 20).mean() < 0.05, "the arm sags by a hair once it is held"
+        assert not np.array_equal(seen[0]["wrist_image"], picture), "another placement"
+    assert set(os.listdir("/dev/shm")) <= before
+
+
 def test_a_served_camera_shows_the_pixels_of_the_plain_task(tmp_path: Path) -> None:
     with emulated("ur5e", tmp_path, "--cameras", "agentview", "--scene-set", "image_size=32") as (file, addresses):
         link = SceneLink(addresses["scene"])
@@ -101,7 +118,7 @@ def test_a_served_camera_shows_the_pixels_of_the_plain_task(tmp_path: Path) -> N
         camera.connect()
         frame = camera.read(2.0)
         camera.close()
-        twin = Twin(filmed(link.config, "agentview", 32), link)
+        twin = Twin(filmed(link.config, ("agentview",), 32), link)
         np.testing.assert_array_equal(frame.image, twin.read("agentview_image")[0])
         assert frame.image.std() > 5
         twin.env.reset(3)

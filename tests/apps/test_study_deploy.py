@@ -12,10 +12,16 @@ import pytest
 from robolearn.apps import _study_deploy as grid
 from robolearn.cli import main
 from robolearn.data.stats import Stats
+from robolearn.runtime.schedule import Scheduled
 from sim_envs import _base as tasks
 from tests.apps.runs import untrained_for
 
 KEYS = ("eef_pos", "eef_rot6d", "gripper", "object")
+
+
+def _near(value: np.ndarray) -> Stats:
+    here = np.asarray(value, float)
+    return Stats(min=here - 0.05, max=here + 0.05, mean=here, std=0 * here + 0.03, count=10)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body = tasks.make("lift", {})
     obs = body.reset(0)
 
-    def near(value: np.ndarray) -> Stats:
-        here = np.asarray(value, float)
-        return Stats(min=here - 0.05, max=here + 0.05, mean=here, std=0 * here + 0.03, count=10)
-
-    stats = {key: near(obs[key]) for key in KEYS}
-    stats["action"] = near(np.concatenate([obs["eef_pos"], obs["eef_rot6d"], [0.0]]))
+    stats = {key: _near(obs[key]) for key in KEYS}
+    stats["action"] = _near(np.concatenate([obs["eef_pos"], obs["eef_rot6d"], [0.0]]))
     return untrained_for(tmp_path_factory.mktemp("runs") / "lift", body.spec.select(KEYS), stats, task="lift")
 
 
@@ -51,6 +53,27 @@ def test_cells_are_made_once_and_kept_by_episode(run: Path, tmp_path: Path, monk
     assert main(["study", "deploy", *flags, *again]) == 0
     made = json.loads((tmp_path / "one.json").read_text())
     assert made["rows"][0]["jerk"] == pytest.approx(late["jerk"]) and made["act_ms"] == 0
+
+
+def test_a_policy_from_pictures_drives_the_virtual_arm_and_sees_the_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, env = ("eef_pos", "gripper", "wrist_image"), {"robot": "UR5e", "cameras": ["wrist", "agentview"], "image_size": 32}
+    body = tasks.make("lift", env)
+    near = {key: _near(np.zeros(body.spec.obs[key].shape)) for key in keys[:2]} | {"action": _near(np.zeros(10))}
+    run = untrained_for(tmp_path / "seeing", body.spec.select(keys), near, task="lift", env=env)
+    monkeypatch.setattr(grid, "MAX_STEPS", 6)
+    seen: list[np.ndarray] = []
+    plain = Scheduled.observe
+    monkeypatch.setattr(
+        Scheduled, "observe", lambda self, obs, applied: (seen.append(obs["wrist_image"]), plain(self, obs, applied))[1]
+    )
+    cell = ["--cell", "seeing/virtual/replace/0", "--episodes", "1", "--eval-seed", "0", "--json", str(tmp_path / "one.json")]
+    assert main(["study", "deploy", str(run), *cell]) == 0
+    row = json.loads((tmp_path / "one.json").read_text())["rows"][0]
+    assert len(seen) == 7 and seen[0].shape == (32, 32, 3) and seen[0].std() > 5 and not np.array_equal(seen[0], seen[-1])
+    assert 0 <= row["age_p50_ms"] <= row["age_p95_ms"] < 1000 / 30 + 10, "30 pictures a second, a cycle of 10 ms"
+    assert row["cycle_late_p95_ms"] == 0
 
 
 @pytest.mark.parametrize(

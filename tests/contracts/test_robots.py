@@ -14,7 +14,7 @@ from hardware._base import GRIPPERS, ROBOTS, Driver, Setpoint, State
 from hardware._calibration import ServoCalibration, ServoGripper, ServoJoint, save
 from hardware._errors import HwError, NotReady
 from hardware._life import Attended
-from hardware.emulators._base import emulator_names
+from hardware.emulators._base import emulator_names, make_emulator
 from robolearn import registry
 from robolearn.errors import ConfigError, HardwareError, MissingDependency
 
@@ -99,6 +99,8 @@ def test_its_file_says_how_to_configure_it(package: str, name: str) -> None:
     made = module(package, name)
     assert made.__doc__ and made.Config.__doc__ and made.make.__doc__
     assert made.EMULATOR in ("", *emulator_names()) and len(made.NEEDS) in (0, 2)
+    if made.EMULATOR:
+        make_emulator(made.EMULATOR, made.EMULATION).close()
 
 
 def test_no_file_loads_a_vendors_library_before_it_is_connected() -> None:

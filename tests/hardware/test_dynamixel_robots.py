@@ -41,12 +41,7 @@ def test_numbers_that_make_no_sense_are_refused(robot: Any) -> None:
 
 
 def test_a_viperx_moves_both_servos_of_a_joint_and_refuses_two_that_are_apart(tmp_path: Path) -> None:
-    overrides = {
-        "ids": [1, 2, 3, 4, 5, 6, 7, 8, 9],
-        "joints": [0, 1, 1, 2, 2, 3, 4, 5, 6],
-        "zeros": [2048, 2000, 4096 - 2000, 2048, 2048, 2048, 2048, 2048, 1100],
-        "drive_modes": [0, 0, 1, 0, 1, 0, 0, 0, 0],
-    }
+    overrides = {**viperx.EMULATION, "zeros": [2048, 2000, 4096 - 2000, 2048, 2048, 2048, 2048, 2048, 1100]}
     arm = tuple(
         ServoJoint(name, servo, 1, 2000 if servo == 2 else 2048, -1.6, 1.6)
         for name, servo in zip(viperx.JOINTS, (1, 2, 4, 6, 7, 8), strict=True)
@@ -55,7 +50,9 @@ def test_a_viperx_moves_both_servos_of_a_joint_and_refuses_two_that_are_apart(tm
     with Served("dynamixel", overrides) as emulator:
         file = str(tmp_path / "viperx.yaml")
         driver = Attended(viperx.make(viperx.Config(emulator.address, file, watchdog_s=2.0, reply_s=CALM)), "viperx", 1.0)
-        driver.connect()
+        parts = driver.connect().parts
+        assert [part.split()[1] for part in parts if "gripper" in part or "rotate" in part] == ["XM430-W350"] * 2
+        assert sum("XM540-W270" in part for part in parts) == 7
         assert driver.configure()["shoulder shadow.secondary_id"] == (255, 2)
         driver.activate()
         q = np.array([0.2, -0.5, 0.7, 0.0, 0.3, -0.2])

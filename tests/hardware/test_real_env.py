@@ -21,6 +21,7 @@ from robolearn.core import ArraySpec, Ask, Chunk, Flag, Obs, Spec
 from robolearn.errors import ArrayMismatch, SpecMismatch
 from robolearn.rollout import rollout
 from robolearn.runtime.codecs._base import Target
+from robolearn.runtime.state import Mode, reaction, trouble
 from tests.hardware import hosted
 
 pytest.importorskip("ruckig", reason="the limits of a real arm; pip install 'robolearn[deploy]'")
@@ -258,3 +259,21 @@ def test_ages_can_be_told() -> None:
     assert late.step(np.zeros(4, np.float32)).flags & Flag.STALE
     with pytest.raises(StaleData, match="joints"):
         still(sample(0.0, -500_000_000), ages=Ages(0.1, 0.2)).step(np.zeros(4, np.float32))
+
+
+def test_the_action_that_stays_is_known_once_an_episode_begins() -> None:
+    env = still(sample(0.4))
+    env.reset()
+    np.testing.assert_allclose(env.target(env.rest), env.where())
+
+
+def test_what_is_gone_says_its_own_row_of_the_fault_table() -> None:
+    with pytest.raises(StaleData, match=r"^arm: joints: the newest is 3.0 s old, want at most 2 s") as joints:
+        still(sample(0.0, -3_000_000_000)).step(np.zeros(4, np.float32))
+    assert trouble(joints.value) == "servo_lost" and reaction("servo_lost").mode is Mode.FAULT
+    spec = Spec({"joint_pos": JOINTS, "cam_image": ArraySpec((4, 4, 3), "uint8")}, ACTION, HZ, codec="joint_abs")
+    eye = Picture(Frame(np.zeros((4, 4, 3), np.uint8), -3_000_000_000, 0, 0, 7))
+    env = RealEnv(spec, Still(sample(0.0)), Angles(), SHOWN, {"cam_image": eye}, clock_ns=lambda: 0, rate=pace())
+    with pytest.raises(StaleData, match=r"^cam_image: the newest is 3.0 s old") as camera:
+        env.step(np.zeros(4, np.float32))
+    assert trouble(camera.value) == "camera_gone" and reaction("camera_gone").mode is Mode.HOLD

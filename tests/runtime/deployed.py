@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,11 @@ from robolearn.rollout import rollout
 from robolearn.runtime.align import Align
 from robolearn.runtime.consumers._base import make_consumer
 from robolearn.runtime.limits import defaults
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Local
 from robolearn.runtime.schedule import Scheduled
 from robolearn.runtime.state import Change, DeadMan, Machine
-from robolearn.runtime.supervisor import Manners, Supervised
+from robolearn.runtime.supervisor import Supervised
 
 HZ = 20.0
 SPEC = Spec({"agent_pos": ArraySpec((2,), names=("x", "y"))}, ArraySpec((2,), names=("x", "y")), HZ, execute=4)
@@ -106,7 +108,7 @@ class Point:
 
 @dataclass
 class Walker:
-    """A policy that walks along x; its plans can be made wrong (`broken`)."""
+    """A policy that walks along x; its plans can be made wrong (`broken`), and begin farther on (`begin`)."""
 
     spec: Spec = SPEC
     horizon: int = 8
@@ -114,6 +116,7 @@ class Walker:
     broken: bool = False
     tick: int = -1
     x: float = 0.0
+    y: float = 0.0
     begin: float = 0.0
 
     def reset(self, seed: int | None = None) -> None:
@@ -122,19 +125,42 @@ class Walker:
 
     def observe(self, obs: Obs, applied: np.ndarray | None) -> None:
         del applied
-        self.tick, self.x = self.tick + 1, float(obs["agent_pos"][0])
+        self.tick, (self.x, self.y) = self.tick + 1, map(float, obs["agent_pos"])
 
     def plan(self, ask: Ask = Ask()) -> Chunk:
         del ask
-        actions = np.zeros((self.horizon, 2), np.float32)
+        actions = np.full((self.horizon, 2), self.y, np.float32)
         actions[:, 0] = self.begin + self.x + self.speed * np.arange(1, self.horizon + 1)
         if self.broken:
             actions[3] = np.nan
         return Chunk(actions, self.tick)
 
 
+@dataclass
+class Mending:
+    """A recovery that takes so many ticks and then does its work, unless it was asked to end before."""
+
+    work: Callable[[], object]
+    ticks: int = 0
+    stopped: bool = False
+
+    def ended(self) -> bool:
+        if self.stopped:
+            raise HardwareError("ended before it was done")
+        self.ticks -= 1
+        if self.ticks < 0:
+            self.work()
+        return self.ticks < 0
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
 class Trip:
-    """One supervised episode on a clock of its own. `at`: tick -> what to do then; `modes`: one a tick; `changes`: all."""
+    """One supervised episode on a clock of its own. `at`: tick -> what to do then; `modes`: one a tick; `changes`: all.
+
+    recover: the work of a recovery, which takes `mending` ticks.
+    """
 
     def __init__(
         self,
@@ -145,7 +171,8 @@ class Trip:
         consumer: str = "replace",
         delay_s: float = 0.0,
         person: Any = None,
-        recover: Any = None,
+        recover: Callable[[], object] | None = None,
+        mending: int = 0,
         revive: Any = None,
         begin: float = 0.0,
     ) -> None:
@@ -156,10 +183,10 @@ class Trip:
         self.machine = Machine(self.changes.append)
         self.planner = Local(self.policy, lambda: self.delay_s, self.world.s)
         self.mind = Scheduled(self.planner, make_consumer(consumer, {}, SPEC), SPEC, self.world.s)
-        self.deadman, self.recovered = deadman, 0
+        self.deadman, self.recovered, self.mending, self.recover = deadman, 0, mending, recover or self._recover
         self.env = Supervised(
             self.body, self.mind, self.machine, lambda q, to: Align(LIMITS, 1.0 / HZ, q, to), manners, deadman, self.hear,
-            person or (lambda: False), recover or self._recover, revive or (lambda: False),
+            person or (lambda: False), lambda: Mending(self.recover, self.mending), revive or (lambda: False),
             self.world.ns, self.world.wall_ns, self.world.sleep,
         )  # fmt: skip
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robolearn.clock import ping_offset
-from robolearn.errors import AlreadyExists, BadInput, ConfigError, UnknownName
-from robolearn.runtime.latency import ClockMap, Delay, Latency, LatencyModel, chirp, estimate_delay, read, write_device
+from robolearn.errors import BadInput, ConfigError, UnknownName
+from robolearn.runtime.latency import ClockMap, Delay, Latency, LatencyModel, chirp, estimate_delay
 
 S = 1_000_000_000
 
@@ -98,22 +96,6 @@ def test_an_error_that_lasts_is_seen_by_segments_and_not_by_the_f_test() -> None
             low, high = estimate_delay(t, command, t, measured, between="linear", segments=segments).interval
             inside[segments] += low <= 0.04 <= high
     assert inside[8] >= 9 > inside[0], inside
-
-
-def test_a_latency_file_keeps_every_device_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "arm" / "latency.yaml"
-    with pytest.raises(ConfigError, match="no such latency file"):
-        read(path)
-    write_device(path, "arm", Latency(0.001, 0.1), {"gain": 0.9})
-    write_device(path, "cam", Latency(0.17), {})
-    with pytest.raises(AlreadyExists, match="latency of cam"):
-        write_device(path, "cam", Latency(0.2), {})
-    write_device(path, "cam", Latency(0.2), {}, overwrite=True)
-    assert read(path) == LatencyModel({"arm": Latency(0.001, 0.1), "cam": Latency(0.2)})
-    assert "gain: 0.9" in path.read_text() and [file.name for file in path.parent.iterdir()] == ["latency.yaml"]
-    path.write_text("devices: {arm: {act: 0.1}}\n")
-    with pytest.raises(ConfigError, match=r"latency\.yaml: devices: arm: unknown field 'act'"):
-        read(path)
 
 
 def refused(change: dict[str, np.ndarray] | None = None, **options: float) -> str:

@@ -119,6 +119,14 @@ def test_an_alarm_before_anything_moved_is_refused_where_only_things_are_shown()
     np.testing.assert_array_equal(told(Hold(spec(("dx", "dy"), things)), []).plan().actions, [[0, 0]])
 
 
+def test_where_no_observation_says_it_whoever_knows_says_which_action_stays() -> None:
+    nameless = Spec({"image": ArraySpec((2,))}, ArraySpec((3,)), 20.0)
+    hold = told(Hold(nameless, lambda: np.array([1.0, 2.0, 3.0])), [], {"image": np.zeros(2)})
+    np.testing.assert_array_equal(hold.plan().actions, [[1, 2, 3]])
+    hold.observe({"image": np.zeros(2)}, np.array([4.0, 5.0, 6.0]))
+    np.testing.assert_array_equal(hold.plan().actions, [[4, 5, 6]])
+
+
 def test_retreat_takes_a_planar_hand_back_to_where_it_was_and_stays() -> None:
     env, ticks = free_hand(), 5
     before, after = react(env, Retreat(env.spec, ticks), 1, walk(9), 40)

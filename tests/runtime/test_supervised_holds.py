@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from robolearn.errors import HardwareError
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.state import DeadMan
-from robolearn.runtime.supervisor import Manners
 from tests.runtime.deployed import Gone, Trip
 
 
@@ -50,7 +50,7 @@ def test_a_fault_that_ends_alone_does_not_end_what_a_person_or_a_monitor_held(wo
         trip.body.raises = None
 
     trip = Trip({10: hold, 15: lost, 50: lambda trip: trip.words.append("resume")})
-    trip.env._recover = recover
+    trip.recover = recover
     trip.run(70)
     assert trip.path() == ["run", "hold", "fault", "hold", "align", "run"] and trip.modes[49] == "hold"
     sent = np.array(trip.body.sent)
@@ -96,35 +96,10 @@ def test_nothing_is_brought_back_while_the_dead_man_is_not_held() -> None:
         trip.recovered += 1
         trip.body.raises = None
 
-    trip.env._recover = recover
+    trip.recover = recover
     trip.run(60)
     assert trip.modes[39] == "fault" and trip.recovered == 1 and trip.path()[-2:] == ["align", "run"]
     assert trip.said("recover")[0].reason == "the dead-man is not held"
-
-
-def test_a_dead_man_that_is_held_is_so_after_a_recovery_that_took_seconds() -> None:
-    trip = Trip({10: lost}, deadman=(deadman := DeadMan("pedal")))
-    held_while(trip, deadman, lambda tick: True)
-
-    def recover() -> None:
-        trip.world.sleep(3.0)
-        trip.body.raises = None
-
-    trip.env._recover = recover
-    trip.run(40)
-    assert trip.path() == ["run", "fault", "align", "run"]
-
-
-def test_what_is_said_during_a_recovery_is_heard_before_anything_moves() -> None:
-    trip = Trip({10: lost})
-
-    def recover() -> None:
-        trip.body.raises = None
-        trip.words.append("estop")
-
-    trip.env._recover = recover
-    trip.run(40)
-    assert trip.path()[-1] == "estop" and trip.body.calls[11:].count("step") == 0
 
 
 def test_a_recovery_that_fails_leaves_the_fault_and_its_causes() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from robolearn.core import Flag
 from robolearn.errors import BadInput, HardwareError
+from robolearn.runtime.parties import Manners
 from robolearn.runtime.remote import Local
 from robolearn.runtime.state import DeadMan
-from robolearn.runtime.supervisor import Manners
 from tests.runtime.deployed import HZ, Gone, Trip, Walker
 
 
@@ -99,7 +99,7 @@ def test_a_servo_that_is_lost_is_a_fault_and_comes_back_alone_with_a_full_handsh
             raise HardwareError("elbow: does not answer yet")
         trip.body.raises = None
 
-    trip.env._recover = recover
+    trip.recover = recover
     trip.run(80)
     assert trip.path() == ["run", "fault", "align", "run"] and trip.recovered == 2
     assert [change.accepted for change in trip.said("recover")] == [False, True]
@@ -201,7 +201,7 @@ def test_a_protective_stop_ends_alone_only_where_it_is_listed_and_after_five_sec
     def recover() -> None:
         trip.body.raises = None
 
-    trip.env._recover = recover
+    trip.recover = recover
     trip.run(200)
     fault = trip.modes.count("fault") / HZ
     assert (5.0 <= fault <= 7.5) if kind else fault > 9.0

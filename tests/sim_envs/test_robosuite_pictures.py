@@ -91,6 +91,7 @@ def test_an_unknown_camera_names_the_known_ones(body: RobosuiteEnv) -> None:
         tasks.make("lift", {"cameras": ["wirst"]})
 
 
+@pytest.mark.slow
 def test_bench_render_says_both_rates_and_how_alike_the_pictures_are(tmp_path: Path) -> None:
     figures, picture = tmp_path / "render.json", tmp_path / "pair.png"
     assert bench_render.run(bench_render.Config(images=1, steps=1, json=figures, picture=picture)) == 0
