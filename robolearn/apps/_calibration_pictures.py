@@ -53,20 +53,21 @@ def residuals(board: Board, lens: Lens) -> tuple[np.ndarray, float]:
 
 
 def leans(lens: Lens) -> np.ndarray:
-    """Returns the picture of how the board leaned: a dot a picture, circles at 15 and 30 degrees."""
+    """Returns the picture of how the board leaned: a dot a picture, circles every 15 degrees, as far as it leaned."""
     side = WIDTH * 3 // 4
     canvas = np.full((side, side, 3), _PAPER, np.uint8)
-    middle, per_degree = side / 2, side / 2 / 50
-    for degrees in (15, 30, 45):
-        cv2.circle(canvas, _at((middle, middle)), round(degrees * per_degree), _LINE, 1, cv2.LINE_AA)
+    dots = np.degrees(tilts(lens.camera_from_board))
+    circles = range(15, max(45, 15 * int(np.ceil(np.abs(dots).max(initial=0.0) / 15))) + 1, 15)
+    middle, per_degree = side / 2, side / 2 / (circles[-1] + 5)
     cv2.line(canvas, (0, side // 2), (side, side // 2), _LINE, 1)
     cv2.line(canvas, (side // 2, 0), (side // 2, side), _LINE, 1)
-    for lean in np.degrees(tilts(lens.camera_from_board)):
-        cv2.circle(canvas, _at(middle + np.clip(lean, -49, 49) * per_degree), 4, _BLUE, -1, cv2.LINE_AA)
-    for degrees in (15, 30, 45):
+    for degrees in circles:
+        cv2.circle(canvas, _at((middle, middle)), round(degrees * per_degree), _LINE, 1, cv2.LINE_AA)
         place = _at(middle + np.array([0.72, 0.72]) * degrees * per_degree)
         for colour, thick in ((_PAPER, 4), (_INK, 1)):
             cv2.putText(canvas, f"{degrees} deg", place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thick, cv2.LINE_AA)
+    for lean in dots:
+        cv2.circle(canvas, _at(middle + lean * per_degree), 4, _BLUE, -1, cv2.LINE_AA)
     return canvas
 
 

@@ -20,7 +20,18 @@ from robolearn.video.hands import N_LANDMARKS
 from robolearn.video.points import LAYOUT
 
 WIDEST = 320  # [px] of stored pictures where nothing is said: policies look at 128 or fewer
-FACTS = ("source", "embodiment", "right_hand", "frames", "detected", "fps", "longest_gap_s", "offset_s", "reprojection_px")
+FACTS = (
+    "source",
+    "embodiment",
+    "right_hand",
+    "frames",
+    "detected",
+    "fps",
+    "begins_s",
+    "longest_gap_s",
+    "offset_s",
+    "reprojection_px",
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,8 @@ def _require_alike(first: Clip, clip: Clip, size: tuple[int, int] | None) -> Non
 def create(path: Path, shape: Shape, how: How, task: str) -> EpisodeSet:
     """Returns a new, empty set at `path`."""
     meta = {"robot": EMBODIMENT, "embodiment": EMBODIMENT, "extract": settings_of(how, shape)}
-    meta["grasp"] = {"by": how.grasp, "words": closing.WORDS[how.grasp]}
+    words = closing.WORDS[how.grasp].replace("close_m", f"{how.close_m:g} m")
+    meta["grasp"] = {"by": how.grasp, "words": words}
     return EpisodeSet.create(path, dataclasses.replace(shape.spec, hz=how.hz), task=task, env={}, meta=meta)
 
 

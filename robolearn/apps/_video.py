@@ -41,8 +41,8 @@ def frames(body: SimEnv, actions: np.ndarray) -> Iterable[np.ndarray]:
         yield body.render()
 
 
-def write_mp4(path: Path, pictures: Iterable[np.ndarray], hz: float) -> Path:
-    """Writes pictures (height, width, 3) uint8 RGB at `hz` pictures a second as H.264 and returns `path`."""
+def write_mp4(path: Path, pictures: Iterable[np.ndarray], hz: float, hold_s: float = _HOLD_S) -> Path:
+    """Writes pictures (height, width, 3) uint8 RGB at `hz` pictures a second as H.264, the last for `hold_s`; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = None
@@ -55,7 +55,7 @@ def write_mp4(path: Path, pictures: Iterable[np.ndarray], hz: float) -> Path:
                 stream.options = {"crf": "24", "preset": "veryfast"}
             _encode(container, stream, picture)
         if stream is not None and picture is not None:
-            for _ in range(round(_HOLD_S * hz)):
+            for _ in range(round(hold_s * hz)):
                 _encode(container, stream, picture)
             container.mux(stream.encode())
     return path

@@ -1,24 +1,22 @@
-"""Human video, measured without learning: what track errors cost, oracle tracks as plans, wrist paths, hands in real clips."""
+"""Human video, measured without learning: track errors, oracle tracks as plans, wrist paths, film to arm, hands in real clips."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import numpy as np
-
-from robolearn.apps import _bench, _oracle_tracks, _to_demos_rows
+from robolearn.apps import _bench, _hands_rows, _oracle_tracks, _real_chain, _to_demos_rows
 from robolearn.apps._report import write_json
 from robolearn.apps._trials import FIRST_TEST_SEED
-from robolearn.errors import BadInput, MissingDependency
-from robolearn.video import _error_table, _wrist_table, clips
-from robolearn.video.hands import Settings, make_detector
+from robolearn.errors import BadInput
+from robolearn.video import _error_table, _wrist_table
 
-Part = Literal["table", "oracle", "wrist", "chain", "hands"]
-STORED = "_mp01021_landmarks.npz"  # beside a clip: MediaPipe 0.10.21's landmarks of it, `kpts` (frames, 21, 2) [px]
+Part = Literal["table", "oracle", "wrist", "chain", "real_chain", "hands", "extract"]
+ALONE: tuple[Part, ...] = ("table", "oracle", "wrist", "chain", "real_chain")  # that need no clips
 SHARES = (0.0, 0.01, 0.05, 0.10)  # of the hand's size
 
 
@@ -26,11 +24,12 @@ SHARES = (0.0, 0.01, 0.05, 0.10)  # of the hand's size
 class Config:
     """What to measure."""
 
-    parts: tuple[Part, ...] = get_args(Part)
+    parts: tuple[Part, ...] = ALONE
     """table: track errors [px] into pose errors; oracle: true tracks, and noisy ones, as plans on the bench's tasks; wrist: a
-    wrist's path from noisy landmarks; chain: such paths performed by the bench's gripper; hands: detectors on the clips given."""
+    wrist's path from noisy landmarks; chain: such paths performed by the bench's gripper; real_chain: the same with everything
+    filmed, from a calibration board to an arm; hands: detectors on the clips given; extract: `tracks extract` timed on them."""
     clips: tuple[Path, ...] = ()
-    """Videos for `hands`; those with stored landmarks (NAME_mp01021_landmarks.npz) beside them are compared with these."""
+    """Videos for `hands` and `extract`; `hands` compares with stored landmarks (NAME_mp01021_landmarks.npz) beside them."""
     detectors: tuple[str, ...] = ("litert", "mediapipe")
     max_hands: int = 1
     draws: int = 2000
@@ -39,22 +38,34 @@ class Config:
     """Of the oracle, a task and noise."""
     chain_episodes: int = 20
     """Of the chain, a task, rule and noise."""
+    real_episodes: int = 5
+    """Clips of the real chain, a task."""
+    folder: Path | None = None
+    """Where the real chain leaves pictures, calibrations, films and sets; a temporary folder where none is said."""
+    workers: tuple[int, ...] = (1, 2)
+    """Of `extract`: a row each."""
     tasks: tuple[str, ...] = _oracle_tracks.TASKS
     sigmas_px: tuple[float, ...] = _oracle_tracks.SIGMAS
     """Noise of the oracle's future points, in pixels of a picture 640 px wide."""
     seed: int = FIRST_TEST_SEED
-    """Of the oracle's first episode."""
+    """Of the oracle's and the real chain's first episode."""
     json: Path | None = None
     """Write the figures to this file."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be measured; ValueError names the field."""
-        if self.draws < 10 or self.episodes < 1:
-            raise ValueError(f"want draws >= 10 and episodes >= 1, got {self.draws} and {self.episodes}")
+        if self.draws < 10 or self.episodes < 1 or self.real_episodes < 1 or min(self.workers, default=1) < 1:
+            raise ValueError(
+                "want draws >= 10 and episodes, real_episodes and workers >= 1, got "
+                f"{self.draws}, {self.episodes}, {self.real_episodes} and {', '.join(map(str, self.workers))}"
+            )
 
 
 def run(cfg: Config) -> int:
     """Measures the parts, prints their rows, and writes them."""
+    needs = [part for part in ("hands", "extract") if part in cfg.parts and not cfg.clips]
+    if needs:
+        raise BadInput(f"bench video --parts {' '.join(needs)}: want --clips VIDEO..., got none; name other --parts without them")
     figures: dict[str, Any] = {"reference_per_s": _bench.reference_per_s(), "machine": _bench.machine(1)}
     if "table" in cfg.parts:
         figures["track_error"] = _error_table.rows(cfg.draws)
@@ -68,49 +79,44 @@ def run(cfg: Config) -> int:
     if "chain" in cfg.parts:
         figures["chain"] = _to_demos_rows.chain_rows(cfg.tasks, episodes=cfg.chain_episodes)
         print(shown("human clips performed", figures["chain"], ("task", "rule", "noise_share", "success")))
+    if "real_chain" in cfg.parts:
+        with kept(cfg.folder) as folder:
+            figures["real_chain"] = _real_chain.real_chain(cfg.tasks, cfg.real_episodes, cfg.seed, folder)
+        tell_real_chain(figures["real_chain"])
     if "hands" in cfg.parts:
-        figures["hands"] = [hands_row(clip, name, cfg.max_hands) for clip in cfg.clips for name in cfg.detectors]
+        figures["hands"] = [_hands_rows.hands_row(clip, name, cfg.max_hands) for clip in cfg.clips for name in cfg.detectors]
         print(shown("hands", figures["hands"], ("clip", "detector", "frames", "detected", "error_px", "fps")))
+    if "extract" in cfg.parts:
+        with kept(None) as folder:
+            each = [(name, workers) for name in cfg.detectors for workers in cfg.workers]
+            figures["extract"] = [_hands_rows.extract_row(cfg.clips, name, workers, folder) for name, workers in each]
+        print(shown("tracks extract", figures["extract"], ("detector", "workers", "frames", "wall_s", "frames_per_s")))
     write_json(cfg.json, figures, cfg.seed)
     return 0
+
+
+@contextmanager
+def kept(folder: Path | None) -> Iterator[Path]:
+    """Gives the folder, which stays, or one that is removed afterwards."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
+def tell_real_chain(figures: Mapping[str, Any]) -> None:
+    """Prints the calibration, the paths and the replays of the real chain."""
+    views = ("view", "pictures", "rms_px", "focal_error_percent", "principal_point_error_px", "place_error_mm", "turn_error_deg")
+    print(shown("real chain: the cameras found, beside the true ones", figures["calibration"]["views"], views))
+    print(shown("real chain: paths beside the truth", figures["paths"], ("task", "landmarks", "filmed", "clips")))
+    print(shown("real chain: performed", figures["replays"], ("task", "landmarks", "body", "filmed", "refused", "success")))
 
 
 def wrist_rows() -> list[dict[str, Any]]:
     """Returns how far wrist paths are from the truth, by the rule that makes them and the noise of the landmarks."""
     return [{"rule": name, **_wrist_table.rows(share, rule)} for name, rule in _wrist_table.RULES.items() for share in SHARES]
-
-
-def hands_row(clip: Path, detector: str, max_hands: int) -> dict[str, Any]:
-    """Returns how often a detector finds a hand in a clip, how far it is from the stored landmarks [px], and frames a second."""
-    row: dict[str, Any] = {"clip": clip.name, "detector": detector, "frames": 0, "detected": None, "error_px": None, "fps": None}
-    try:
-        hands = make_detector(detector, replace(Settings(), max_hands=max_hands), clip)
-    except MissingDependency as missing:
-        return row | {"why": str(missing)}
-    frames = list(clips.pictures(clips.probe(clip)))
-    began = time.perf_counter()
-    try:
-        found = [hands.detect(picture.rgb, picture.t_s) for picture in frames]
-    finally:
-        hands.close()
-    took = time.perf_counter() - began
-    seen = [each[0].landmarks_px if each else np.full((21, 2), np.nan) for each in found]
-    error = against_stored(clip, np.stack(seen))
-    counted = {"frames": len(frames), "detected": sum(bool(each) for each in found)}
-    return row | counted | {"error_px": error, "fps": len(frames) / took}
-
-
-def against_stored(clip: Path, landmarks_px: np.ndarray) -> float | None:
-    """Returns the mean distance [px] to the stored landmarks where both found a hand, None where there are none stored."""
-    path = clip.with_name(clip.stem + STORED)
-    if not path.is_file():
-        return None
-    with np.load(path) as stored:
-        kept = stored["kpts"]
-    if kept.shape != landmarks_px.shape:
-        raise BadInput(f"{path}: want landmarks {landmarks_px.shape} as the clip has frames, got {kept.shape}")
-    apart = np.linalg.norm(kept - landmarks_px, axis=-1)
-    return float(np.nanmean(apart))
 
 
 def shown(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

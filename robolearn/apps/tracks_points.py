@@ -65,6 +65,12 @@ def run(cfg: Config) -> int:
         raise AlreadyExists(cfg.out, "dataset")
     human = _to_demos.open_human(EpisodeSet.open(cfg.dataset), cfg.views)
     missing = [key for key in needed(cfg, human) if key not in human.dataset.keys]
+    if missing and missing[0] in cfg.keep:
+        near = nearest(missing[0], human.dataset.keys)
+        raise DatasetError(
+            f"{cfg.dataset}: --keep {missing[0]}: no such key{near}; a video by itself says nothing of objects: leave "
+            "--keep out, or add the key to the set first (points that are followed: docs/tracks_points.md)"
+        )
     if missing:
         raise DatasetError(f"{cfg.dataset}: no key '{missing[0]}'{nearest(missing[0], human.dataset.keys)}")
     spec = point_spec(cfg, human) if cfg.recipe == "point_policy" else wrist_spec(cfg, human)

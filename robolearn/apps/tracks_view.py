@@ -99,8 +99,22 @@ def _card(dataset: EpisodeSet, episode: int, video: Path, row: dict[str, Any]) -
     player = f'<video controls muted loop playsinline style="width:100%" src="data:video/mp4;base64,{data}"></video>'
     who = {1: "right hand", 0: "left hand"}.get(row.get("right_hand", -1), "") if row.get("embodiment") != "robot" else "robot"
     seen = ", ".join(f"{view} {share:.0%}" for view, share in row["seen"].items())
-    words = html.escape(f"{who}; seen: {seen}; gripper open over time, with what was filled in below:")
-    return _html.card(f"Episode {episode}", f'{player}<p class="note">{words}</p>{gripper}', str(row.get("source", "")))
+    words = html.escape(f"{who}; seen: {seen}{_pictures_with_a_hand(dataset, episode)}")
+    below = "gripper over time, up: open; bars below: filled in"
+    return _html.card(
+        f"Episode {episode}",
+        f'{player}<p class="note">{words}</p>{gripper}<p class="note">{below}</p>',
+        str(row.get("source", "")),
+    )
+
+
+def _pictures_with_a_hand(dataset: EpisodeSet, episode: int) -> str:
+    """Returns in how many of the video's pictures there was a hand; rows before the first and after the last of them are cut."""
+    frames, detected = dataset.episode_field("frames"), dataset.episode_field("detected")
+    if frames is None or detected is None:
+        return ""
+    pairs = zip(np.ravel(detected[episode]).tolist(), np.ravel(frames[episode]).tolist(), strict=True)
+    return "; pictures with a hand: " + ", ".join(f"{hits:g} of {n:g}" for hits, n in pairs)
 
 
 def _page(cfg: Config, dataset: EpisodeSet, cards: list[str], rows: list[dict[str, Any]]) -> str:
@@ -110,7 +124,8 @@ def _page(cfg: Config, dataset: EpisodeSet, cards: list[str], rows: list[dict[st
         _html.card("Seen", _html.figure(f"{np.mean(seen):.0%}", "of the rows and views; the rest was filled in")),
         _html.card("Closed", _html.figure(f"{np.mean([row['closed'] for row in rows]):.0%}", "of the rows")),
     ]
-    about = {"task": dataset.task or "", "rate": f"{dataset.hz or 0:g} Hz", "views": ", ".join(views_of(dataset))}
+    about = {"task": dataset.task} if dataset.task else {}
+    about |= {"rate": f"{dataset.hz or 0:g} Hz", "views": ", ".join(views_of(dataset))}
     about |= {"closed is": dataset.attrs.get("grasp", {}).get("words", "as the gripper was")}
     if cameras := (dataset.spec.cameras if dataset.spec else {}):
         about["calibration"] = ", ".join(

@@ -36,7 +36,8 @@ class Windows:
     is time t-(n_obs_steps-1)+h; a `layout` says other ticks. t runs from 0 until `pad_after` tokens lie beyond the episode's
     end. keys: ArraySpec of every key as `batch` gives it (vectors float32, images uint8). mirror: every episode stands there
     a second time, as its mirror image; the second half of the windows is theirs. frames: rows (variants, steps, n) of keys
-    that the set does not hold; which variant a window shows follows from its number and `batch`'s draw.
+    that the set does not hold; which variant a window shows follows from its number and `batch`'s draw. valid: a key (steps, n)
+    of the set that says which numbers of an action were seen, cut as actions are; "": none.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Windows:
         mirror: Mirror | None = None,
         layout: Layout | None = None,
         frames: Mapping[str, np.ndarray] = _NOTHING,
+        valid: str = "",
     ) -> None:
         if layout is not None:
             n_obs_steps, horizon = layout.n_obs, layout.horizon
@@ -84,6 +86,7 @@ class Windows:
             for key, a in self._arrays.items()
         }
         self._dataset = dataset
+        self.valid = load_key(dataset, valid, cache) if valid else None
         self._now, self._low, self._high, self._episode = self._index(dataset)
         self._n_recorded = len(self._arrays["action"])
         if mirror is not None:
@@ -103,6 +106,8 @@ class Windows:
 
     def _add_mirrored(self, mirror: Mirror) -> None:
         images = [key for key, spec in self.keys.items() if spec.is_image]
+        if self.valid is not None:
+            raise DatasetError("mirror: want actions that were all seen, got a set that says which were not")
         if images:
             raise DatasetError(f"mirror: want vectors only, '{images[0]}' is an image")
         twins, rows = mirror(self._arrays), self._n_recorded
@@ -153,7 +158,8 @@ class Windows:
         return list(zip(begins.tolist(), np.diff(np.append(begins, len(self))).tolist(), strict=True))
 
     def batch(self, indices: np.ndarray, draw: int = 0) -> dict:
-        """Returns obs {key: (B, n_obs_steps, ...)}, action (B, horizon, n) and is_pad (B, horizon) of the windows `indices`.
+        """Returns obs {key: (B, n_obs_steps, ...)}, action (B, horizon, n) and is_pad (B, horizon) of the windows `indices`, and
+        where the set says it, valid (B, horizon, n).
 
         draw: chooses, with the window, which variant of `frames` is shown.
         """
@@ -164,10 +170,12 @@ class Windows:
         obs = {key: np.take(self._arrays[key], seen, axis=0) for key in self.obs_keys if key not in self._frames}
         for key, frames in self._frames.items():
             obs[key] = frames[_variant(indices, draw, len(frames))[:, None], seen]
+        seen_rows = {} if self.valid is None else {"valid": np.take(self.valid, inside, axis=0)}
         return {
             "obs": {key: obs[key] for key in self.obs_keys},
             "action": np.take(self._arrays["action"], inside, axis=0),
             "is_pad": inside != rows,
+            **seen_rows,
         }
 
     def bytes_in_memory(self) -> int:

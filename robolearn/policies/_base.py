@@ -39,6 +39,7 @@ class PolicyConfig:
     """The choices every policy shares. Field names are the field's standard terms."""
 
     real_time: ClassVar[bool] = False  # whether it can be trained to go on from given actions
+    valid_key: ClassVar[str] = ""  # the set's key, where it has it, that says which numbers of an action were seen
     name: str = ""
     """Which policy: a file of robolearn/policies."""
     obs: tuple[str, ...] = ()
@@ -175,6 +176,7 @@ class Batch:
 
     With a memory the rows are chains, slot by slot: row = slot * chain + k, and reset (slots, chain) says where an episode
     begins. Without `reset` every row begins one. group (batch,): which of the balanced groups a row is of, None: there are none.
+    valid (batch, horizon, n): what the config's `valid_key` says of the action's rows, 1: seen; None: all were.
     """
 
     obs: Mapping[str, Tensor]
@@ -182,6 +184,7 @@ class Batch:
     goal: Mapping[str, Tensor]
     reset: Tensor | None = None
     group: Tensor | None = None
+    valid: Tensor | None = None
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -302,18 +305,21 @@ class PolicyNet(nn.Module, ABC):
         """Returns both conditions of a sampler with what tells of the given tokens (..., horizon, 1; None: there are none)."""
         return self.delays.tell(context, given), None if unguided is None else self.delays.tell(unguided, given)
 
-    def squared_error(self, predicted: Tensor, wanted: Tensor, given: Tensor | None) -> Tensor:
+    def squared_error(self, predicted: Tensor, wanted: Tensor, given: Tensor | None, valid: Tensor | None = None) -> Tensor:
         """Returns the mean squared error over the tokens that the loss counts and that are not given.
 
-        With given ones the divisor is how many are left on average, the same for every part of a batch.
+        With given ones the divisor is how many are left on average, the same for every part of a batch. valid (batch, horizon,
+        action): numbers that are 0 there add nothing; the divisor counts them, and so is the same for every part, too.
         """
         predicted, wanted = self.counted(predicted), self.counted(wanted)
         if self.action_weight is not None:
             root = self.action_weight.sqrt()
             predicted, wanted = predicted * root, wanted * root
-        if given is None:
+        if given is None and valid is None:
             return nn.functional.mse_loss(predicted, wanted)
-        wrong = (predicted - wanted).square().masked_fill(self.counted(given), 0.0)
+        wrong = (predicted - wanted).square()
+        wrong = wrong if given is None else wrong.masked_fill(self.counted(given), 0.0)
+        wrong = wrong if valid is None else wrong * self.counted(valid)
         left = wrong.shape[1] - self.delays.most / 2
         return wrong.sum() / (len(wrong) * left * self.action_dim)
 

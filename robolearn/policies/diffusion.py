@@ -65,7 +65,7 @@ class Net(PolicyNet):
         x = placed(given, batch.action, alpha * batch.action + sigma * noise)
         targets = {"epsilon": noise, "sample": batch.action, "v_prediction": alpha * noise - sigma * batch.action}
         predicted = self.denoiser(x, level / self.config.train_steps, cond)
-        return self.squared_error(predicted, targets[self.config.prediction], given), state
+        return self.squared_error(predicted, targets[self.config.prediction], given, batch.valid), state
 
     @cached_property
     def scheduler(self) -> DDIMScheduler | DPMSolverMultistepScheduler:

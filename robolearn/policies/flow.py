@@ -51,7 +51,7 @@ class Net(PolicyNet):
         t = rng.uniform((len(batch),))
         given, cond = self.give(cond, rng)
         x = placed(given, batch.action, torch.lerp(noise, batch.action, t[:, None, None]))
-        return self.squared_error(self.denoiser(x, t, cond), batch.action - noise, given), state
+        return self.squared_error(self.denoiser(x, t, cond), batch.action - noise, given, batch.valid), state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
         """Integrates dx/dt = v from t = 0 (noise) to t = 1 (action)."""

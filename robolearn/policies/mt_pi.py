@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from robolearn.nets.photometric import augmented
 from robolearn.policies import diffusion, flow
 from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet
 from robolearn.video.codec import decode_deltas, encode_deltas
+from robolearn.video.points import LAYOUT
 
 TRACK = "track"  # the observation that says where the points are now
+TRACK_SIZE = 2 * len(LAYOUT)  # numbers of one view's points
 _ROWS = 4096  # windows that the steps' size is measured on
 
 
@@ -35,6 +37,7 @@ _ROWS = 4096  # windows that the steps' size is measured on
 class Config(PolicyConfig):
     """MT-pi."""
 
+    valid_key: ClassVar[str] = "valid"  # (rows, views): where a view saw the points
     name: str = "mt_pi"
     obs: tuple[str, ...] = ("image", TRACK)
     n_obs_steps: int = 1
@@ -134,6 +137,11 @@ class Net(PolicyNet):
 
     def prepare(self, windows: Windows, normalizer: Normalizer, seed: int) -> None:
         """Measures the steps' size, and fits the keypoint retargeting net to the human tracks, where the config asks for it."""
+        if windows.valid is not None and windows.valid.shape[1:] not in ((1,), (self.n_tracks // TRACK_SIZE,)):
+            raise SpecMismatch(
+                f"mt_pi: want key '{self.config.valid_key}' as ({self.n_tracks // TRACK_SIZE},), a number a view, "
+                f"got {windows.valid.shape[1:]}; `robolearn tracks pack` makes such a set"
+            )
         every = np.linspace(0, len(windows) - 1, min(_ROWS, len(windows))).round().astype(np.int64)
         if self.config.scale_steps:
             actions = torch.from_numpy(normalizer.normalize("action", windows.actions(every)))
@@ -164,7 +172,8 @@ class Net(PolicyNet):
             batch = dataclasses.replace(batch, obs=obs)
         context, state = self.training_context(batch, state, rng)
         cond, _ = self._condition(context)
-        loss, _ = self.inner.loss(Batch({"cond": cond}, self.steps_of(batch.action), {}), None, rng=rng)
+        valid = None if batch.valid is None else self.seen_steps(batch.valid)
+        loss, _ = self.inner.loss(Batch({"cond": cond}, self.steps_of(batch.action), {}, valid=valid), None, rng=rng)
         return loss + self._alignment(cond, batch.group), state
 
     def sample(self, context: Tensor, noise: Tensor, *, guidance: float = 1.0, unguided: Tensor | None = None) -> Tensor:
@@ -181,6 +190,17 @@ class Net(PolicyNet):
         """Returns what is denoised (batch, horizon, action): steps of the tracks of normalised actions, the grasp as it is."""
         steps = encode_deltas(action, self.n_tracks)
         return torch.cat((steps[..., : self.n_tracks] / self.step_scale, steps[..., self.n_tracks :]), dim=-1)
+
+    def seen_steps(self, valid: Tensor) -> Tensor:
+        """Returns which steps (batch, horizon, action) count, 1 or 0, of where each view saw the points (batch, horizon, view).
+
+        A step counts where the view saw both of its ends: what was filled in between detections is nobody's motion. The first
+        row's step is 0 by definition, and the grasp is not seen by one view alone: both count always.
+        """
+        both = torch.ones_like(valid)
+        both[:, 1:] = valid[:, 1:] * valid[:, :-1]
+        points = both.repeat_interleave(self.n_tracks // valid.shape[-1], dim=-1)
+        return torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
 
     def tracks_of(self, steps: Tensor, now: Tensor) -> Tensor:
         """Returns normalised actions (batch, horizon, action) whose tracks are at `now` (batch, n) in the row of now."""

@@ -135,6 +135,7 @@ class Loader:
 
         obs = {key: tensor(value) for key, value in raw["obs"].items()}
         made = {"obs": obs, "action": tensor(raw["action"]), "is_pad": tensor(raw["is_pad"])}
+        made |= {"valid": tensor(raw["valid"])} if "valid" in raw else {}
         made |= {} if reset is None else {"reset": tensor(reset)}
         return made if self.groups is None else made | {"group": torch.arange(len(indices)) % len(self.groups)}
 

@@ -227,7 +227,8 @@ def make_windows(
         raise ConfigError("dataset.mirror: embeddings of a frozen encoder have no mirror image; leave it false")
     train_ids, val_ids = pick_episodes(cfg.dataset, dataset, cfg.seed)
     keys = (*(frames or spec.obs), *spec.goal)
-    shape: dict[str, Any] = dict(obs=keys, layout=cfg.policy.layout, pad_after=cfg.policy.execute - 1, frames=frames)
+    valid = cfg.policy.valid_key if cfg.policy.valid_key in dataset.keys else ""
+    shape: dict[str, Any] = dict(obs=keys, layout=cfg.policy.layout, pad_after=cfg.policy.execute - 1, frames=frames, valid=valid)
     hold_images(dataset, [key for key in keys if key not in frames], cfg.dataset.cache)
     held_out = Windows(dataset, episodes=val_ids, **shape) if len(val_ids) else None
     return Windows(dataset, episodes=train_ids, mirror=mirror, **shape), held_out
@@ -269,7 +270,8 @@ class Scale:
         goal = {key: self._one(key, raw["obs"][key])[:, -1] for key in self.spec.goal}
         reset = torch.as_tensor(raw["reset"]).to(self.device) if "reset" in raw else None
         group = torch.as_tensor(raw["group"]).to(self.device) if "group" in raw else None
-        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset, group)
+        valid = torch.as_tensor(raw["valid"]).to(self.device) if "valid" in raw else None
+        return Batch(obs, self._one("action", raw["action"]).flatten(2), goal, reset, group, valid)
 
     def _one(self, key: str, array: Any) -> Tensor:
         tensor = torch.as_tensor(array).to(self.device, non_blocking=True)
@@ -345,4 +347,5 @@ def _rows(batch: Batch, begin: int, end: int) -> Batch:
     if batch.reset is not None:  # rows are chains, slot by slot
         chain = batch.reset.shape[1]
         reset = batch.reset[begin // chain : end // chain]
-    return Batch(obs, batch.action[begin:end], goal, reset, None if batch.group is None else batch.group[begin:end])
+    group, valid = (None if part is None else part[begin:end] for part in (batch.group, batch.valid))
+    return Batch(obs, batch.action[begin:end], goal, reset, group, valid)

@@ -178,7 +178,11 @@ def assemble(films: Mapping[str, Film], cameras: Mapping[str, Camera], how: How)
     data["gripper_open"] = np.where(closed, 0.0, 1.0).astype(np.float32)[:, None]
     facts = {"embodiment": EMBODIMENT, "right_hand": int(right), **figures(films.values())}
     gaps = [longest_gap(view.hand.seen[view.first : view.stop]) / view.film.job.clip.fps for view in views.values()]
-    facts |= {"longest_gap_s": max(gaps), "offset_s": lag.lag_s if lag.correlation >= sync.SURE else np.nan}
+    facts |= {
+        "begins_s": rows[0] / how.hz,
+        "longest_gap_s": max(gaps),
+        "offset_s": lag.lag_s if lag.correlation >= sync.SURE else np.nan,
+    }
     return Episode(data, {**facts, "reprojection_px": error_px}, tuple(_notes(films, facts, error_px)))
 
 

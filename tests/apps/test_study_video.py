@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from robolearn.apps import _grid, bench_video, study_video
+from robolearn.apps import _grid, _hands_rows, study_video
 from robolearn.apps import _study_video as grid
 from robolearn.cli import main
 from robolearn.data.store import EpisodeSet
@@ -83,4 +83,4 @@ def test_the_bench_writes_its_table_and_says_what_a_detector_lacks(tmp_path: Pat
     rows = json.loads(out.read_text())["track_error"]
     assert all(row["position_mm"] >= 0 for row in rows) and "track error into pose error" in capsys.readouterr().out
     assert main(["bench", "video", "--draws", "5"]) == 2
-    assert bench_video.against_stored(tmp_path / "none.mp4", rows) is None  # type: ignore[arg-type]
+    assert _hands_rows.against_stored(tmp_path / "none.mp4", rows) is None  # type: ignore[arg-type]

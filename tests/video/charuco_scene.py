@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
 
 import sim_envs._mujoco as renderer  # before mujoco: it chooses how pictures are drawn
 from robolearn import geometry
+from robolearn.apps._board_mesh import BoardMesh, board_mesh, words
 from robolearn.core import Camera
-from robolearn.video.calibration.boards import Board, opencv_board
+from robolearn.video.calibration.boards import Board
 
 mujoco = renderer.mujoco
 SIZE = (640, 480)
 FOVY = 45.0
-_PX_PER_M = 4000
-_THICK = 0.002
 
 
 @dataclass(frozen=True)
@@ -49,15 +46,9 @@ EYES = {"left": Eye((0.95, -0.3, 0.45), (0.2, 0.0, 0.2)), "right": Eye((0.95, 0.
 class BoardScene:
     """The board and its cameras; `shoot` moves the board and takes a picture."""
 
-    def __init__(self, board: Board, folder: Path, eyes: dict[str, Eye] = EYES) -> None:
-        margin = board.square_m / 2
-        inside = (board.size[0] * board.square_m, board.size[1] * board.square_m)
-        pixels = [round(side * _PX_PER_M) for side in inside]
-        picture = opencv_board(board).generateImage(pixels, marginSize=0, borderBits=1)
-        border = round(margin * _PX_PER_M)
-        picture = cv2.copyMakeBorder(picture, border, border, border, border, cv2.BORDER_CONSTANT, value=255)
-        cv2.imwrite(str(folder / "board.png"), cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
-        self.model = mujoco.MjModel.from_xml_string(_xml(folder / "board.png", margin, inside, eyes))
+    def __init__(self, board: Board, eyes: dict[str, Eye] = EYES) -> None:
+        mesh = board_mesh(board)
+        self.model = mujoco.MjModel.from_xml_string(_xml(mesh, eyes), mesh.files)
         self.data = mujoco.MjData(self.model)
         self.renderer = mujoco.Renderer(self.model, SIZE[1], SIZE[0])
 
@@ -92,14 +83,10 @@ def near_poses(rng: np.random.Generator, count: int, world_from_camera: np.ndarr
     return world_from_camera @ geometry.pose(places, turns) @ geometry.pose((-0.105, -0.075, 0.0), np.eye(3))
 
 
-def _xml(texture: Path, margin: float, inside: tuple[float, float], eyes: dict[str, Eye]) -> str:
-    low, high = (-margin, -margin), (inside[0] + margin, inside[1] + margin)
-    corners = [(x, y, z) for z in (0.0, _THICK) for y in (low[1], high[1]) for x in (low[0], high[0])]
-    across = [((x - low[0]) / (high[0] - low[0]), (y - low[1]) / (high[1] - low[1])) for x, y, _ in corners]
-    faces = "0 3 1  0 2 3  4 5 7  4 7 6  0 1 5  0 5 4  2 7 3  2 6 7  0 4 6  0 6 2  1 3 7  1 7 5"
+def _xml(mesh: BoardMesh, eyes: dict[str, Eye]) -> str:
     cameras = "".join(
-        f'<camera name="{name}" pos="{_words(eye.at)}" fovy="{FOVY}" '
-        f'quat="{_words(geometry.quat_wxyz_from_matrix(eye.world_from_camera[:3, :3] @ renderer.CV_FROM_GL))}"/>'
+        f'<camera name="{name}" pos="{words(eye.at)}" fovy="{FOVY}" '
+        f'quat="{words(geometry.quat_wxyz_from_matrix(eye.world_from_camera[:3, :3] @ renderer.CV_FROM_GL))}"/>'
         for name, eye in eyes.items()
     )
     return f"""
@@ -109,18 +96,12 @@ def _xml(texture: Path, margin: float, inside: tuple[float, float], eyes: dict[s
     <headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/> <map znear="0.01"/>
   </visual>
   <asset>
-    <texture name="board" type="2d" file="{texture}"/>
-    <material name="board" texture="board"/>
-    <mesh name="board" vertex="{_words(np.ravel(corners))}" texcoord="{_words(np.ravel(across))}" face="{faces}"/>
+    {mesh.asset}
     <texture type="skybox" builtin="flat" rgb1="0.55 0.5 0.45" rgb2="0.55 0.5 0.45" width="32" height="32"/>
   </asset>
   <worldbody>
     {cameras}
-    <body name="board" mocap="true"><geom type="mesh" mesh="board" material="board"/></body>
+    {mesh.body}
     <geom type="sphere" size="0.01" pos="0 0 -1"/>
   </worldbody>
 </mujoco>"""
-
-
-def _words(numbers: object) -> str:
-    return " ".join(f"{number:.9g}" for number in np.asarray(numbers))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,8 +33,8 @@ class Filmed:
 
 
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filmed]:
-    scene = BoardScene(BOARD, tmp_path_factory.mktemp("board"))
+def filmed() -> Iterator[Filmed]:
+    scene = BoardScene(BOARD)
     rng = np.random.default_rng(1)
     gripper, _, board = board_poses(rng, _POSES)
     seen = {view: [detect(BOARD, scene.shoot(view, pose)) for pose in board] for view in EYES}
@@ -119,9 +118,9 @@ def test_a_camera_that_moved_in_the_plane_of_the_other_one_is_noticed(filmed: Fi
 
 
 @pytest.mark.slow
-def test_forty_poses_give_what_was_measured_for_the_specification(tmp_path: Path) -> None:
+def test_forty_poses_give_what_was_measured_for_the_specification() -> None:
     """With the true lens and 32 / 40 views, Park 1.44 / 0.94 mm and 0.067 / 0.035 deg (allow x2)."""
-    scene = BoardScene(BOARD, tmp_path)
+    scene = BoardScene(BOARD)
     gripper, _, board = board_poses(np.random.default_rng(0), 40)
     many = Filmed(gripper, board, {view: [detect(BOARD, scene.shoot(view, pose)) for pose in board] for view in EYES}, [])
     scene.close()

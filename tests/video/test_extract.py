@@ -47,11 +47,24 @@ def test_a_gap_is_filled_and_said_to_be(tmp_path: Path) -> None:
     assert extract(tmp_path) == 0
     made = EpisodeSet.open(tmp_path / "set.zarr").episode(0)
     left, right = (made[f"valid/{view}"][:, 0] for view in ("left", "right"))
+    assert EpisodeSet.open(tmp_path / "set.zarr").episode_field("begins_s").tolist() == [0.0]  # type: ignore[union-attr]
     assert left[:10].sum() == 0 and left[11:].all(), "the other view sees it, so the rows stay"
     assert not right[20:25].any() and right[:20].all() and right[26:].all()
     assert all(np.isfinite(made[f"tracks/{view}"]).all() for view in ("left", "right"))
     steps = np.linalg.norm(np.diff(made["hand/right"].mean(1), axis=0), axis=-1)
     assert steps[19:26].std() < 0.1 * steps[19:26].mean() + 0.2, "a gap is crossed in even steps"
+
+
+def test_a_row_is_found_again_in_its_video(tmp_path: Path) -> None:
+    """Rows before any view sees the hand are left out: `begins_s` says when row 0 was filmed."""
+    filmed = hand_videos.film(tmp_path, "a", unseen={"left": slice(0, 40), "right": slice(0, 31)})
+    assert extract(tmp_path, "--smooth-s", "0") == 0
+    made = EpisodeSet.open(tmp_path / "set.zarr")
+    (begins_s,) = made.episode_field("begins_s").tolist()  # type: ignore[union-attr]
+    assert begins_s == 1.1, "the first tick of 10 Hz with a hand, which is seen from picture 31 of 30 Hz on"
+    frames = np.round((begins_s + np.arange(made.n_steps) / made.hz) * FPS).astype(int)  # type: ignore[operator]
+    want = pinhole.project(filmed.cameras["right"], filmed.points[frames])
+    assert np.abs(made.read("hand/right") - want).max() < 0.01
 
 
 def test_contact_with_a_mask_tells_the_grasp(tmp_path: Path) -> None:

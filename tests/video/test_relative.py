@@ -137,6 +137,19 @@ def test_point_policy_trains_on_human_video_alone(human: Path, tmp_path: Path) -
     assert trains("point_policy", out, tmp_path)
 
 
+def test_a_key_that_a_video_does_not_give_is_refused_with_what_would_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, opening = _wrist_table.motion(10.0, np.random.default_rng(0))
+    human_sets.write(tmp_path / "human.zarr", [(truth, opening < 0.5, 0)], 10.0, human_sets.cameras_at((0, 0, 0)))
+    words = ["tracks", "points", str(tmp_path / "human.zarr"), "--out", str(tmp_path / "points.zarr")]
+    assert cli.main([*words, "--keep", "object"]) == 2
+    said = capsys.readouterr().err
+    assert "--keep object: no such key" in said and "leave --keep out, or add the key" in said and said.count("\n") == 1
+    assert not (tmp_path / "points.zarr").exists()
+    assert cli.main(words) == 0
+
+
 def test_zeromimic_trains_on_a_goal_picture_and_relative_wrist_poses(human: Path, tmp_path: Path) -> None:
     out = tmp_path / "wrist.zarr"
     assert cli.main(["tracks", "points", str(human), "--out", str(out), "--recipe", "zeromimic", "--size", "16"]) == 0
