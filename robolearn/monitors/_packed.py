@@ -56,10 +56,12 @@ def plain(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def packed(net: nn.Module) -> nn.Sequential:
-    """Returns a network with the weights of its linear layers rounded."""
+    """Returns a chain of layers with the weights of its linear ones rounded."""
     return nn.Sequential(*(Packed.of(part) if isinstance(part, nn.Linear) else part for part in net.children()))
 
 
 def unfilled(net: nn.Module) -> nn.Sequential:
-    """Returns a network of the layers that `packed` makes, their numbers not set."""
-    return nn.Sequential(*(Packed(part.in_features, part.out_features) if isinstance(part, nn.Linear) else part for part in net.children()))
+    """Returns a chain of the layers that `packed` makes, their numbers not set."""
+    return nn.Sequential(
+        *(Packed(part.in_features, part.out_features) if isinstance(part, nn.Linear) else part for part in net.children())
+    )
