@@ -25,7 +25,7 @@ def test_one_demonstration_teaches_lifting_over_an_interruption(tmp_path: Path, 
         raise KeyboardInterrupt
 
     frames = _video.frames
-    monkeypatch.setattr(_video, "frames", lambda body, actions: frames(body, actions[:8]))  # a picture takes 50 ms
+    monkeypatch.setattr(_video, "frames", lambda body, actions: frames(body, actions[:3]))  # a picture takes 50 ms
     monkeypatch.setattr(train, "load", smaller)
     with monkeypatch.context() as patch:
         patch.setattr(train, "run", interrupted)

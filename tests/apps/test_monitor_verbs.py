@@ -73,6 +73,7 @@ def test_fit_says_what_it_promises_and_the_folder_holds_it(
 ) -> None:
     out = tmp_path / "fit.json"
     quick = ("ace", "clock", "knn", "mahalanobis", "pca_kmeans", "rnd", "stac", "variance")
+    monkeypatch.setitem(monitor_fit.SMALL, "rnd", monitor_fit.SMALL["rnd"] | {"epochs": 3})
     monkeypatch.setattr(monitor_fit, "usable", lambda layout: tuple(n for n in _failure.usable(layout) if n in quick))
     assert cli.main(["monitor", "fit", run, "--name", "best", *SMALL, str(FIT), "--json", str(out)]) == 0
     told, said = json.loads(out.read_text()), capsys.readouterr().out

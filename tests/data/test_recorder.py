@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from bodies import PERIOD, SPEC, Arm, Mind, Ticking, picture
+from bodies import PERIOD, SPEC, Arm, Mind, picture
 
 from robolearn.core import Flag, Outcome
 from robolearn.data._codec import Codec
@@ -114,35 +114,70 @@ def test_a_saved_episode_opens_with_plain_zarr_and_matches_its_hash(recorded: Pa
     damaged.write_bytes(raw)
 
 
-def test_a_camera_that_stalls_is_stored_once_and_its_rows_say_so(tmp_path: Path) -> None:
-    arm = Arm(stalls=range(4, 9))
-    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
-        record(recorder, arm)
-    episode = Journal(tmp_path / "a.episodes").episode(0)
+STALLED, SET_BACK, LATE, BLIND, LONG, FINE = range(6)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a set with an episode of every trouble: a camera that stalls, a wall clock that was set, a late tick, no numbers.
+
+    LONG has the first two at once, FINE none.
+    """
+    path, arm = tmp_path_factory.mktemp("troubled") / "a.zarr", Arm()
+    plain_step, plain_observe, at = arm.step, arm.observe, dict[int, tuple[int, int]]()
+
+    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
+        wall, late = at.get(arm.k, (0, 0))
+        arm.clock.wall, arm.clock.monotonic = arm.clock.wall - wall, arm.clock.monotonic + late
+        return plain_step(action)
+
+    arm.step = step  # type: ignore[method-assign]
+    hour = 3600 * 10**9
+    with EpisodeWriter(path, {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
+        for stalls, marks, steps in (
+            (range(4, 9), {}, 12),
+            (range(0), {5: (hour, 0)}, 12),
+            (range(0), {4: (0, 2 * PERIOD)}, 10),
+            (range(0), {}, 12),
+            (range(10, 30), {40: (hour, 0)}, 60),
+            (range(0), {}, 30),
+        ):
+            arm.stalls, at = stalls, marks
+            blind = len(recorder.saved) == BLIND
+            none = {"joints": np.full(3, np.nan, np.float32)}
+            arm.observe = (lambda none=none: plain_observe() | none) if blind else plain_observe  # type: ignore[method-assign]
+            record(recorder, arm, steps=steps)
+    return path
+
+
+def test_a_camera_that_stalls_is_stored_once_and_its_rows_say_so(troubled: Path) -> None:
+    episode = Journal(troubled.with_name("a.episodes")).episode(STALLED)
     assert episode.array("rows/front@frame").tolist() == [0, 1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 6]
     assert len(episode.array("cameras/wrist/ends")) == 12
-    rows = EpisodeSet.open(tmp_path / "a.zarr").episode(0)
+    rows = EpisodeSet.open(troubled).episode(STALLED)
     np.testing.assert_array_equal(rows["front"][3], rows["front"][8])
     assert [bool(flag & Flag.FRAME_REPEATED) for flag in rows["flags"]] == [4 <= k + 1 < 9 for k in range(12)]
     assert (rows["t_monotonic"] - rows["t_dev_front"]).max() == 5 * PERIOD + 7_000_000
 
 
-def test_a_stalled_camera_and_a_wall_clock_that_was_set_are_flagged_by_the_check(tmp_path: Path) -> None:
-    arm = Arm(stalls=range(10, 30))
-    plain = arm.step
+def test_a_stalled_camera_and_a_wall_clock_that_was_set_are_flagged_by_the_check(troubled: Path) -> None:
+    cards = check(EpisodeSet.open(troubled)).cards
+    assert {"stale", "repeated", "frozen", "clock_step"} <= set(cards[LONG].codes)
+    assert not {"stale", "repeated", "frozen", "clock_step"} & set(cards[FINE].codes)
 
-    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
-        arm.clock.wall -= 3600 * 10**9 if arm.k == 40 else 0
-        return plain(action)
 
-    arm.step = step  # type: ignore[method-assign]
-    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(codec=Codec("png"), pack="each"), clock=arm.clock) as recorder:
-        record(recorder, arm, steps=60)
-        arm.stalls = range(0)
-        record(recorder, arm, steps=30)
-    stalled, fine = check(EpisodeSet.open(tmp_path / "a.zarr")).cards
-    assert {"stale", "repeated", "frozen", "clock_step"} <= set(stalled.codes)
-    assert not {"stale", "repeated", "frozen", "clock_step"} & set(fine.codes)
+def test_a_wall_clock_that_steps_back_is_stored_as_it_was(troubled: Path) -> None:
+    rows = EpisodeSet.open(troubled).episode(SET_BACK)
+    assert (np.diff(rows["t_monotonic"]) == PERIOD).all()
+    assert np.flatnonzero(np.diff(rows["t_wall"]) < 0).tolist() == [5]
+
+
+def test_a_tick_that_came_late_is_late_once_and_the_ones_after_it_are_on_time(troubled: Path) -> None:
+    assert EpisodeSet.open(troubled).episode(LATE)["late_ms"].tolist() == [0] * 5 + [100] + [0] * 4
+
+
+def test_nothing_that_a_sensor_said_is_refused_while_recording(troubled: Path) -> None:
+    assert np.isnan(EpisodeSet.open(troubled).episode(BLIND)["joints"]).all()
 
 
 def test_frames_at_a_cameras_own_rate_are_all_kept_and_a_tick_points_at_its_own(tmp_path: Path, arm: Arm) -> None:
@@ -169,23 +204,6 @@ def test_jpeg_at_95_looks_the_same_and_takes_a_fraction_of_the_bytes(tmp_path: P
     error = np.mean((made - [picture(k) for k in range(12)]) ** 2)
     assert 10 * np.log10(255**2 / error) > 38
     assert len(Journal(tmp_path / "a.episodes").episode(0).array("cameras/front/bytes")) < made.size / 4
-
-
-def test_a_wall_clock_that_steps_back_is_stored_as_it_was(tmp_path: Path) -> None:
-    arm = Arm()
-    plain = arm.step
-
-    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
-        if arm.k == 5:
-            arm.clock.wall -= 3600 * 10**9
-        return plain(action)
-
-    arm.step = step  # type: ignore[method-assign]
-    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="each"), clock=arm.clock) as recorder:
-        record(recorder, arm)
-    rows = EpisodeSet.open(tmp_path / "a.zarr").episode(0)
-    assert (np.diff(rows["t_monotonic"]) == PERIOD).all()
-    assert np.flatnonzero(np.diff(rows["t_wall"]) < 0).tolist() == [5]
 
 
 def test_delete_last_can_be_undone_and_no_id_is_given_twice(tmp_path: Path, arm: Arm) -> None:
@@ -228,24 +246,3 @@ def test_labels_that_people_set_later_come_back_when_the_set_is_packed_again(tmp
     pack(Journal(tmp_path / "a.episodes"), tmp_path / "a.zarr")
     made = EpisodeSet.open(tmp_path / "a.zarr")
     assert (made.episode_field("label")[0], made.episode_field("label_by")[0]) == ("success", "reviewer:bo")
-
-
-def test_nothing_that_a_sensor_said_is_refused_while_recording(tmp_path: Path) -> None:
-    arm = Arm(clock=Ticking())
-    arm.observe = lambda: {"joints": np.full(3, np.nan, np.float32), "front": picture(0), "wrist": picture(1)}  # type: ignore[method-assign]
-    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="each"), clock=arm.clock) as recorder:
-        record(recorder, arm)
-    assert np.isnan(EpisodeSet.open(tmp_path / "a.zarr").read("joints")).all()
-
-
-def test_a_tick_that_came_late_is_late_once_and_the_ones_after_it_are_on_time(tmp_path: Path, arm: Arm) -> None:
-    plain = arm.step
-
-    def step(action: np.ndarray):  # type: ignore[no-untyped-def]
-        arm.clock.monotonic += 2 * PERIOD if arm.k == 4 else 0
-        return plain(action)
-
-    arm.step = step  # type: ignore[method-assign]
-    with EpisodeWriter(tmp_path / "a.zarr", {}, Recording(pack="each"), clock=arm.clock) as recorder:
-        record(recorder, arm, steps=10)
-    assert EpisodeSet.open(tmp_path / "a.zarr").read("late_ms").tolist() == [0] * 5 + [100] + [0] * 4
