@@ -24,6 +24,7 @@ DRAWS = (4, 8, 16, 32)
 CELL = 0.03  # of ace, as a share of the range of usual plans
 WIDER = 1.5  # the spread of a plan that is not like the others, over theirs
 BESIDE = 0.5  # how far the next plan lies beside, in spreads
+LEAST = 0.5  # sds between usual and strange plans below which nothing is said of worth: it would be luck
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,11 @@ def measured(ways: Ways, draws: int, pairs: bool, repeats: int, seed: int) -> di
 
 
 def worth(value: float, alone: Mapping[int, float]) -> float | None:
-    """Returns how many independent draws come to `value`, between those tried (draws to value); None outside of them."""
-    counts = sorted(alone)
+    """Returns how many independent draws come to `value`, between those tried (draws to value); None outside of them.
+
+    None too where `value` is so small that nothing can be said.
+    """
+    counts = sorted(alone) if value >= LEAST else []
     for few, many in pairwise(counts):
         low, high = alone[few], alone[many]
         if low <= value <= high:
@@ -119,7 +123,7 @@ def rows(repeats: int, seed: int = 0, counts: Sequence[int] = DRAWS) -> list[dic
     """Returns a row for every case, score and number of draws: independent draws beside as many in pairs.
 
     worth: so many independent draws tell usual from strange plans as well as these in pairs; None where it is fewer or more
-    than were tried.
+    than were tried, or where they hardly are.
     """
     found = []
     for case, ways in CASES.items():

@@ -39,7 +39,8 @@ def test_of_one_way_pairs_have_the_exact_mean_and_a_variance_that_is_known_half_
 def test_worth_lies_between_the_numbers_of_draws_that_were_tried() -> None:
     alone = {4: 1.0, 8: 2.0, 16: 3.0}
     assert bench.worth(2.0, alone) == 8 and bench.worth(2.5, alone) == pytest.approx(8 * 2**0.5)
-    assert bench.worth(0.5, alone) is None and bench.worth(3.1, alone) is None
+    assert bench.worth(0.9, alone) is None and bench.worth(3.1, alone) is None
+    assert bench.worth(0.2, {4: 0.1, 8: 0.3}) is None, "so little apart is luck"
 
 
 def test_the_table_says_what_pairs_are_worth() -> None:

@@ -23,6 +23,29 @@ def numbers(value: object) -> list[float]:
     return [math.nan if value is None else float(value)] if value is None or isinstance(value, (int, float)) else []
 
 
+def test_the_toy_a_step_by_history_and_verified_plans_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cost.json"
+    assert main(f"bench memory --only toy cost verify --quick --threads 1 --json {path}".split()) == 0
+    report = json.loads(path.read_text())
+    assert list(report["parts"]) == ["toy", "cost", "verify"]
+    assert capsys.readouterr().out.count("\n") == 3
+
+    for arm, published in bench_memory.PUBLISHED.items():
+        assert report["toy"][arm]["mean"] == pytest.approx(published, abs=0.01)
+        assert 0 < report["toy"][arm]["spread"] < 0.02
+
+    assert set(report["per_step_cost"]) == {"window_mlp", "window_transformer", "ptp", "gru", "sega"}
+    assert all(set(row) == {"16", "1024"} for row in report["per_step_cost"].values())
+    measured = [
+        report["per_step_cost"],
+        report["sega_16_to_1024"],
+        report["sega_overhead_over_sampler"],
+        report["sega_released_size"],
+    ]
+    assert all(math.isfinite(n) and n > 0 for n in numbers([*measured, report["verify_latency_ms"], report["reference_per_s"]]))
+    assert report["verify_draws"] == {"1": 1, "5": 5, "10": 10, "30": 30}, "every timed plan drew K times"
+
+
 @pytest.mark.slow
 def test_every_part_but_validation_is_measured_without_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cost.json"
@@ -30,11 +53,6 @@ def test_every_part_but_validation_is_measured_without_a_set(tmp_path: Path, cap
     report = json.loads(path.read_text())
     assert list(report["parts"]) == ["toy", "cost", "verify", "cached"]
     assert capsys.readouterr().out.count("\n") == 4
-
-    for arm, published in bench_memory.PUBLISHED.items():
-        assert report["toy"][arm]["mean"] == pytest.approx(published, abs=0.01)
-        assert 0 < report["toy"][arm]["spread"] < 0.02
-
     steps = (
         "cached_step_ms",
         "end_to_end_step_ms",
@@ -50,17 +68,6 @@ def test_every_part_but_validation_is_measured_without_a_set(tmp_path: Path, cap
         assert row["end_to_end_peak_memory_mb"] >= row["end_to_end_memory_before_mb"]
         assert row["step_repeats"] == 2 and row["end_to_end_parts"] == 1
     assert report["small"]["sizes"]["image_net"] == "small" and report["sizes"]["image_net"] == "resnet18"
-
-    assert set(report["per_step_cost"]) == {"window_mlp", "window_transformer", "ptp", "gru", "sega"}
-    assert all(set(row) == {"16", "1024"} for row in report["per_step_cost"].values())
-    measured = [
-        report["per_step_cost"],
-        report["sega_16_to_1024"],
-        report["sega_overhead_over_sampler"],
-        report["sega_released_size"],
-    ]
-    assert all(math.isfinite(n) and n > 0 for n in numbers([*measured, report["verify_latency_ms"], report["reference_per_s"]]))
-    assert report["verify_draws"] == {"1": 1, "5": 5, "10": 10, "30": 30}, "every timed plan drew K times"
 
 
 def test_a_part_measured_alone_keeps_the_figures_of_the_others(tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ def assert_same(a: Sequence[Obs], b: Sequence[Obs]) -> None:
 def test_the_expert_solves_it(name: str, memory_steps: int) -> None:
     env = body(name, memory_steps=memory_steps)
     expert = tasks.expert(env, 0)
-    solved = sum(bool(rollout(env, expert, max_steps=env.config.max_steps, seed=seed).success) for seed in range(100))
-    assert solved > 95
+    solved = sum(bool(rollout(env, expert, max_steps=env.config.max_steps, seed=seed).success) for seed in range(40))
+    assert solved > 38
 
 
 @every_task
