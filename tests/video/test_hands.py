@@ -90,8 +90,10 @@ def test_two_hands_keep_their_names_while_one_pours_into_the_others_cup(litert: 
     assert (kettle.landmarks_px[:, 0, 0] < 150).all() and (cup.landmarks_px[:, 0, 0] > 250).all(), "no hand jumps to the other"
 
 
-def test_no_hand_is_seen_where_a_gripper_works(litert: None) -> None:
-    with closing(tasks.make("reach_lift", {"embodiment": "robot"})) as body, closing(make_detector("litert")) as detector:
+@pytest.mark.parametrize("task", ["reach_lift", "lift"])
+def test_no_hand_is_seen_where_a_gripper_works(litert: None, task: str) -> None:
+    """The bench's gripper and a Panda: no picture has a hand."""
+    with closing(tasks.make(task, {})) as body, closing(make_detector("litert")) as detector:
         body.reset(0)
         expert = tasks.expert(body, 0)
         expert.reset(0)
