@@ -103,7 +103,7 @@ def arm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "arm.yaml").write_text(
         f"driver: {request.param}\nset: {{port: {place}, calibration: {tmp_path / 'servos.yaml'}}}\n"
     )
-    slow = {"timeout_s": 0.5} if request.param == "so101" else {"reply_s": 0.5}  # a shared core may stall
+    slow = {"timeout_s": 3.0} if request.param == "so101" else {"reply_s": 3.0}  # a shared core may stall
     module = {"so101": so101, "koch": koch}[request.param]
     there = module.Config(port=place, calibration=str(tmp_path / "servos.yaml"), **slow)
     hand = Hand(plant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -222,15 +223,11 @@ def test_a_program_of_somebody_else_stays(bench: Bench) -> None:
     assert second.disconnect() == [] and bench.stats()["program"]
 
 
-def test_pulling_the_plug_is_lost_at_once_and_the_same_process_connects_again(bench: Bench) -> None:
-    arm = bench.active()
-    here = bench.cycle().q
-    bench.control("unplug")
-    assert isinstance(bench.fault(Setpoint(here)), TransportLost)
-    with pytest.raises(TransportLost):
-        arm.clear_fault()
-    assert all(isinstance(error, HwError) for error in arm.disconnect()) and bench.driver.disconnect() == []
-    with pytest.raises(TransportLost, match=r"no controller at 127\..* in 3 tries"):
-        ur5e.make(bench.config).connect()
-    bench.control("replug")
-    np.testing.assert_allclose(bench.active().cycle().q, here, atol=1e-3)
+def test_pulling_the_plug_is_lost_at_once_and_the_same_process_connects_again() -> None:
+    """In a process of its own, as drivers are: on a connection that broke, ur_rtde's destructors can crash (SIGSEGV)."""
+    for _ in range(3):
+        here = [sys.executable, "-m", "tests.hardware.ur_unplugged"]
+        done = subprocess.run(here, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+        if done.returncode != -signal.SIGSEGV:
+            break
+    assert done.returncode == 0, done.stderr

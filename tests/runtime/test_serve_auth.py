@@ -18,7 +18,7 @@ import pytest
 
 from hardware.devices import _tls
 from robolearn.errors import BadInput, HardwareError
-from robolearn.runtime.serve import auth
+from robolearn.runtime.serve import auth, link
 from robolearn.runtime.serve.auth import Bind, Guard, guard, read_token, unix_socket
 from robolearn.runtime.serve.client import Client
 from robolearn.runtime.serve.link import Disconnected, Settings, dial
@@ -218,3 +218,15 @@ def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match="no socket can be made there"):
         unix_socket(tmp_path / "missing" / "serve.sock")
     assert path.read_bytes() == b"data" and socket.AF_UNIX
+
+
+def test_a_handshake_that_stalls_is_begun_anew_once() -> None:
+    waits = list[float]()
+
+    def stalls(open_timeout: float) -> str:
+        waits.append(open_timeout)
+        if len(waits) == 1:
+            raise TimeoutError
+        return "open"
+
+    assert link._opened(stalls, 3.0) == "open" and waits == [1.5, 1.5]

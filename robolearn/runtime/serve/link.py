@@ -7,7 +7,9 @@ import logging
 import math
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -76,10 +78,10 @@ def dial(address: str, settings: Settings) -> Link:
     how = _options(settings)
     try:
         if address.startswith("unix:"):
-            return _Websocket(unix_connect(address.removeprefix("unix:"), **how), settings)
+            return _Websocket(_opened(partial(unix_connect, address.removeprefix("unix:"), **how), settings.connect_s), settings)
         check_address(address)
         tls = client_tls(settings.ca, settings.cert, settings.key) if address.startswith("wss:") else None
-        return _Websocket(connect(address, ssl=tls, proxy=None, **how), settings)
+        return _Websocket(_opened(partial(connect, address, ssl=tls, proxy=None, **how), settings.connect_s), settings)
     except InvalidURI:
         raise BadInput(f"client: '{address}' is no address") from None
     except InvalidStatus as error:
@@ -108,6 +110,14 @@ def check_address(address: str) -> None:
         )
 
 
+def _opened(connect: Callable[..., Any], connect_s: float) -> Any:
+    """Returns a connection. A handshake that stalls is begun anew, once: through TLS it was seen to, and why is not known."""
+    try:
+        return connect(open_timeout=connect_s / 2)
+    except TimeoutError:
+        return connect(open_timeout=connect_s / 2)
+
+
 def _options(settings: Settings) -> dict[str, Any]:
     quiet = logging.getLogger("robolearn.serve.websockets")
     quiet.addHandler(logging.NullHandler())
@@ -115,7 +125,7 @@ def _options(settings: Settings) -> dict[str, Any]:
     token = read_token(Path(settings.token_file)).decode("ascii") if settings.token_file else ""
     return {
         "additional_headers": {"Authorization": f"Bearer {token}"} if token else {}, "max_size": MAX_BYTES, "max_queue": 16,
-        "compression": None, "open_timeout": settings.connect_s, "close_timeout": 1, "ping_interval": 2,
+        "compression": None, "close_timeout": 1, "ping_interval": 2,
         "ping_timeout": max(6.0, settings.timeout_s), "logger": quiet, "user_agent_header": None,
     }  # fmt: skip
 
