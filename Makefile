@@ -38,8 +38,9 @@ gl:
 demo: install
 	.venv/bin/robolearn demo
 
+# Byte code is kept, whatever the environment says: compiling anew costs every worker 12 s, and every process that a test starts its share.
 test: install
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow and not gpu"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTEST) -n 2 -m "not slow and not gpu"
 
 test-slow: install
 	$(PYTEST) -m slow

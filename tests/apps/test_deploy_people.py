@@ -17,7 +17,8 @@ from robolearn.apps._deploy_people import People
 from robolearn.apps._deploy_rig import Rig
 from robolearn.apps._robot_file import Part
 from robolearn.errors import BadInput, Findings, HardwareError
-from tests.apps.deploys import PANDA, SPEC
+from tests.apps.deploys import PANDA
+from tests.apps.wavers import SPEC
 
 BOTH = replace(PANDA, deadman=Part("gamepad"), takeover=Part("spacemouse"))
 
