@@ -2,140 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby, pairwise, product
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, chisquare
+from scipy.stats import chisquare
 
-from robolearn.core import Obs, Step
 from robolearn.errors import BadInput, ConfigError
 from robolearn.rollout import rollout
 from sim_envs import _base as tasks
 from sim_envs import _planar
-
-NAMES = ("nearer", "shell", "twice", "scoops", "hold")
-DRAWN = tuple(name for name in NAMES if name != "twice")  # their fact is drawn; that of twice is counted
-HOME = np.array(_planar.HOME, np.float32)
-STILL = np.zeros(2)
-
-Play = tuple[list[Obs], list[Step]]
-Choice = Callable[[], int]  # asked at every go
-every_task = pytest.mark.parametrize("name", NAMES)
-
-
-AGAIN = 4 ** (-1 / 3)
-BEST = {  # odds of the options of `places` with which a policy without memory does best
-    "nearer": (1 / 2, 1 / 2),
-    "shell": (1 / 3, 1 / 3, 1 / 3),
-    "twice": (1 / 2, 1 / 2),
-    "scoops": (AGAIN, 1 - AGAIN),
-    "hold": (1 / 3, 1 / 3, 1 / 3),
-}
-
-
-def body(name: str, **overrides: Any) -> Any:
-    return tasks.make(name, overrides)
-
-
-def facts(name: str) -> range:
-    """Returns the facts that a wait can have; that of twice begins after an entry."""
-    return range(1 if name == "twice" else 0, tasks.module(name).N_FACTS)
-
-
-def places(name: str) -> Sequence[tuple[float, float]]:
-    """Returns what a hand can choose between at a go; of hold, where the choice is how long, the button thrice."""
-    module = tasks.module(name)
-    if name in ("nearer", "shell"):
-        return module.PADS if name == "nearer" else module.CUPS
-    if name == "hold":
-        return [module.BUTTON] * 3
-    return [module.HOLE, module.PARK] if name == "twice" else [module.BOWL, module.DONE]
-
-
-def to(env: Any, place: np.ndarray) -> np.ndarray:
-    """Returns the action that leads straight to `place`, no further."""
-    gap = (place - [env.now.x, env.now.y]) / _planar.SPEED
-    return gap / max(1.0, np.linalg.norm(gap))
-
-
-def is_free(obs: Obs) -> bool:
-    return bool(obs["state"][-1])
-
-
-def to_the_wait(env: Any, seed: int) -> Obs:
-    """Returns the first observation of the wait (of twice: the first one)."""
-    obs = env.reset(seed)
-    if env.task != "twice":
-        for _ in range(env.config.cue_steps):
-            obs = env.step(STILL).obs
-        return obs
-    while is_free(obs):
-        obs = env.step(to(env, np.array(places("twice")[0]))).obs
-    while not np.array_equal(obs["state"][:2], HOME):
-        obs = env.step(STILL).obs
-    return obs
-
-
-def wait_of(env: Any, seed: int, fact: int) -> list[Obs]:
-    """Returns all observations of the wait of episode `seed` had its fact been `fact`, the go included."""
-    to_the_wait(env, seed)
-    seen = [env.with_fact(fact)]
-    while not is_free(seen[-1]):
-        seen.append(env.step(STILL).obs)
-    return seen
-
-
-def decide(env: Any, obs: Obs, choose: Choice) -> Play:
-    """Plays on from `obs` with perfect motor skill, going where `choose` says at every go; sees no hidden thing."""
-    options, seen = places(env.task), [obs]
-    steps: list[Step] = []
-    choice: int | None = None
-    pressed = 0
-    while not steps or not (steps[-1].terminated or steps[-1].truncated):
-        hand = seen[-1]["state"][:2]
-        if not is_free(seen[-1]):
-            choice = None
-        elif choice is None:
-            choice = choose() if np.array_equal(hand, HOME) else 0  # the start of twice can be told from the rest
-        goal = np.array(options[choice or 0])
-        if env.task == "hold":
-            pressed += bool(np.array_equal(hand, goal.astype(np.float32)))
-            goal = STILL if choice is not None and pressed >= tasks.module("hold").LIT[choice] else goal
-        steps.append(env.step(to(env, goal)))
-        seen.append(steps[-1].obs)
-    return seen, steps
-
-
-def at_random(rng: np.random.Generator, weights: Sequence[float]) -> Choice:
-    return lambda: int(rng.choice(len(weights), p=weights))
-
-
-def always_the_first() -> int:
-    return 0
-
-
-def success_without_memory(name: str, weights: np.ndarray) -> np.ndarray:
-    """Returns the exact success rates (n,) of n policies that take options with probabilities `weights` (n, options)."""
-    env, options, total = body(name, memory_steps=1), len(places(name)), np.zeros(len(weights))
-    again = name in ("twice", "scoops")  # the first option leads to another go
-    scripts = [[0] * n + [1] for n in range(6)] if again else [[option] for option in range(options)]
-    started = range(1) if name == "twice" else facts(name)
-    for fact, script in product(started, scripts):
-        env.reset(0)
-        left = iter(script)
-        play = decide(env, env.with_fact(fact), lambda left=left: next(left))  # type: ignore[misc]
-        total += bool(play[1][-1].success) * weights[:, script].prod(axis=1) / len(started)
-    return total
-
-
-def assert_same(a: Sequence[Obs], b: Sequence[Obs]) -> None:
-    assert len(a) == len(b)
-    for k, (x, y) in enumerate(zip(a, b, strict=True)):
-        for key in x:
-            np.testing.assert_array_equal(x[key], y[key], err_msg=f"observation {k}, {key}")
+from tests.sim_envs.memory_plays import (
+    DRAWN,
+    HOME,
+    STILL,
+    always_the_first,
+    assert_same,
+    body,
+    decide,
+    every_task,
+    facts,
+    is_free,
+    places,
+    to,
+    to_the_wait,
+    wait_of,
+)
 
 
 @every_task
@@ -191,76 +84,6 @@ def test_no_command_moves_the_hand_before_the_go_and_none_is_remembered(name: st
             step = env.step(rng.uniform(-1, 1, 2))
             np.testing.assert_array_equal(step.filtered, np.zeros(2))
         np.testing.assert_array_equal(step.obs["state"], calm[0]["state"])
-
-
-@every_task
-def test_equal_decisions_are_followed_by_equal_observations_whatever_the_fact(name: str) -> None:
-    """Until one of the episodes ends: so a policy that saw no cue acts the same under every fact."""
-    env = body(name, memory_steps=16)
-    weights = [1 / len(places(name))] * len(places(name))
-    for seed in range(20):
-        plays = []
-        for fact in facts(name):
-            to_the_wait(env, seed)
-            plays.append(decide(env, env.with_fact(fact), at_random(np.random.default_rng(seed), weights))[0])
-        shortest = min(len(play) for play in plays)
-        for play in plays[1:]:
-            assert_same(plays[0][: shortest - 1], play[: shortest - 1])
-
-
-@every_task
-def test_no_fixed_odds_of_choosing_beat_chance(name: str) -> None:
-    """Exact, by playing every sequence of choices under every fact; the odds on a grid, and the best ones."""
-    n = len(places(name))
-    grid = np.array([odds for odds in product(np.linspace(0, 1, 21), repeat=n) if abs(sum(odds) - 1) < 1e-9])
-    rates = success_without_memory(name, np.concatenate([grid, [BEST[name]]]))
-    assert rates.max() == pytest.approx(tasks.module(name).CHANCE, abs=1e-12)
-    assert rates[-1] == pytest.approx(tasks.module(name).CHANCE, abs=1e-12)
-
-
-@every_task
-def test_choosing_at_random_reaches_chance(name: str) -> None:
-    """Facts as drawn, choices as drawn. At 95 % one of five right tasks would fail in one run of four: hence 99.9 %."""
-    env, n, rng = body(name, memory_steps=1), 300, np.random.default_rng(0)
-    plays = [decide(env, env.reset(1000 + k), at_random(rng, BEST[name]))[1] for k in range(n)]
-    assert all(steps[-1].terminated for steps in plays), "every choice is carried out"
-    solved = sum(bool(steps[-1].success) for steps in plays)
-    assert binomtest(solved, n, tasks.module(name).CHANCE).pvalue > 0.001
-
-
-def test_chance_is_the_maximum_of_its_formula() -> None:
-    q = np.linspace(0, 1, 100_001)
-    assert (q * (1 - q)).max() == pytest.approx(tasks.module("twice").CHANCE, abs=1e-9)
-    wanted = np.mean([q**k * (1 - q) for k in (1, 2, 3)], axis=0)
-    assert wanted.max() == pytest.approx(tasks.module("scoops").CHANCE, abs=1e-9)
-
-
-def test_no_time_of_pressing_fits_two_facts() -> None:
-    hold = tasks.module("hold")
-    assert all(sum(abs(ticks - lit) <= hold.TOLERANCE for lit in hold.LIT) <= 1 for ticks in range(100))
-    env = body("hold", memory_steps=1)
-    for ticks in range(1, 31):
-        for fact, lit in enumerate(hold.LIT):
-            env.reset(0)
-            env.with_fact(fact)
-            while not env.free:
-                env.step(STILL)
-            while env.now.count < ticks and env.free:
-                env.step(to(env, np.array(hold.BUTTON)))
-            step = env.step(to(env, np.array(hold.BUTTON) - 0.5))
-            assert step.terminated and step.success == (abs(ticks - lit) <= 3)
-
-
-def test_a_pressed_button_does_not_say_for_how_long() -> None:
-    env, rng = body("hold", memory_steps=1), np.random.default_rng(0)
-    to_the_wait(env, 0)
-    env.with_fact(2)
-    while env.now.count == 0:
-        obs = env.step(to(env, np.array(places("hold")[0]))).obs
-    for _ in range(20):
-        np.testing.assert_array_equal(
-            env.step(to(env, np.array(places("hold")[0]) + rng.uniform(-0.08, 0.08, 2))).obs["state"], obs["state"]
-        )
 
 
 @pytest.mark.parametrize("name", DRAWN)
