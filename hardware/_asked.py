@@ -70,6 +70,10 @@ class Asked(ABC):
             raise NotReady(self.name, "read: there is no sample yet; connect first")
         return self._sample(record.array)
 
+    def heard(self) -> dict[str, int]:
+        """Returns when the joints were heard of last [ns], by the loop's clock."""
+        return {"joints": self.read().state.t_recv_ns}
+
     def history(self, k: int) -> list[Sample]:
         """Returns up to k cycles, oldest first."""
         return [self._sample(record.array) for record in self._rings[0].last(k)] if self._rings else []

@@ -81,6 +81,10 @@ class Pair:
         """Returns the arm's first cycle after number `after`; TransportLost where none comes in time."""
         return _joined(self.arm.read_fresh(after, timeout_s), self.gripper.read())
 
+    def heard(self) -> dict[str, int]:
+        """Returns when the joints and the gripper were heard of last [ns]."""
+        return {**self.arm.heard(), "gripper": self.gripper.read().state.t_recv_ns}
+
     def history(self, k: int) -> list[Sample]:
         """Returns up to k cycles of the arm, oldest first, each with the aperture of the gripper's nearest cycle before it."""
         fingers = self.gripper.history(k)

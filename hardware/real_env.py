@@ -22,13 +22,12 @@ from robolearn.clock import Deadline
 from robolearn.core import ArraySpec, Flag, Obs, Spec, Step
 from robolearn.errors import SpecMismatch
 
-_JOINTS = "joints"  # what `late` calls them
 _HISTORY = 60  # cycles of the arm that an observation may look back on
 _MISS_M, _MISS_RAD = 1e-3, np.deg2rad(0.5)  # a hand that misses the asked pose by more was not sent where it was asked
 
 
 class Arm(Protocol):
-    """What `RealEnv` needs of an arm; `hardware._host.Hosted` is one."""
+    """What `RealEnv` needs of an arm; `hardware._host.Hosted` is one. heard: when each of its parts was heard of last [ns]."""
 
     name: str
 
@@ -36,6 +35,7 @@ class Arm(Protocol):
     def hold(self) -> None: ...
     def read(self) -> Sample: ...
     def history(self, k: int) -> list[Sample]: ...
+    def heard(self) -> Mapping[str, int]: ...
     def fault(self) -> Exception | None: ...
 
 
@@ -230,7 +230,9 @@ class RealEnv:
             else:
                 obs[key] = self.shown[key].of(state)
             spec.check(obs[key], f"{self.arm.name} {key}")
-        return obs, flags | self._aged(_JOINTS, sample.state.t_recv_ns)
+        for part, t_ns in self.arm.heard().items():
+            flags |= self._aged(part, t_ns, of_arm=True)
+        return obs, flags
 
     def _frame(self, key: str, eye: Eye) -> Frame:
         frame = eye.newest()
@@ -239,14 +241,14 @@ class RealEnv:
             raise StaleData(key, "no picture has come yet; is the camera there?")
         return frame
 
-    def _aged(self, what: str, t_ns: int) -> int:
-        """Returns the flag of an input's age; where it is gone the arm holds: StaleData, JointsSilent of the joints."""
+    def _aged(self, what: str, t_ns: int, of_arm: bool = False) -> int:
+        """Returns the flag of an input's age; where it is gone the arm holds: StaleData, JointsSilent of a part of the arm."""
         age_s = (self.clock_ns() - t_ns) / 1e9
         self.age_s = max(self.age_s, age_s)
         if age_s > self.ages.gone_s:
             self.arm.hold()
             old = f"the newest is {age_s:.1f} s old, want at most {self.ages.gone_s:g} s; the arm holds"
-            raise JointsSilent(self.arm.name, f"joints: {old}") if what == _JOINTS else StaleData(what, old)
+            raise JointsSilent(self.arm.name, f"{what}: {old}") if of_arm else StaleData(what, old)
         self.late += (what,) if age_s > self.ages.late_s else ()
         return Flag.STALE if age_s > self.ages.late_s else 0
 

@@ -220,6 +220,10 @@ class Live:
         """Returns the newest cycle."""
         return self.arm.read()
 
+    def heard(self) -> Mapping[str, int]:
+        """Returns when each part was heard of last [ns]."""
+        return self.arm.heard()
+
     def history(self, k: int) -> list[Sample]:
         """Returns up to k cycles."""
         return self.arm.history(k)

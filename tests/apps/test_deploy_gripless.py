@@ -42,6 +42,9 @@ class Arm:
         state = ArmState(zero, zero, zero, 0, 0, 0, 1, aperture)
         return Sample(state, zero, np.nan, changed=0, late_s=0.0, holding=True, life=State.ACTIVE, cycle=1)
 
+    def heard(self) -> dict[str, int]:
+        return {"joints": 0}
+
     def history(self, k: int) -> list[Sample]:
         return [self.read()]
 
@@ -55,7 +58,7 @@ def rig(arm: Arm) -> Any:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hardware.real_env.RealEnv._aged", lambda self, what, t_ns: 0)  # the toy's stamps are all 0
+    monkeypatch.setattr("hardware.real_env.RealEnv._aged", lambda self, what, t_ns, of_arm=False: 0)  # the toy's stamps are all 0
 
 
 def test_the_grip_of_a_policy_reaches_a_gripper_and_no_arm_without_one() -> None:

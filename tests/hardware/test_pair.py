@@ -41,6 +41,9 @@ class Part:
     def read_fresh(self, after: int, timeout_s: float) -> Sample:
         return self.next_one or self.samples[-1]
 
+    def heard(self) -> dict[str, int]:
+        return {"joints": self.read().state.t_recv_ns}
+
     def history(self, k: int) -> list[Sample]:
         return self.samples[-k:]
 
@@ -74,6 +77,10 @@ def test_each_cycle_of_the_arm_has_the_aperture_measured_last_before_it() -> Non
     assert [one.state.aperture for one in both.history(3)] == [0.1, 0.2, 0.3]
     assert both.read().state.aperture == 0.3 == both.read_fresh(0, 1.0).state.aperture and both.read().cycle == 30
     assert both.caps.opening_m == 0.085 and both.caps.joints == ("a", "b")
+
+
+def test_it_says_when_either_was_heard_of_last() -> None:
+    assert pair([sample(30)], [sample(10, 0.5)]).heard() == {"joints": 30 * 10**6, "gripper": 10 * 10**6}
 
 
 def test_a_fault_of_either_is_one_of_the_pair() -> None:

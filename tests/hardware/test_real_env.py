@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -78,6 +78,7 @@ class Still:
     name: str = "arm"
     held: int = 0
     told: Setpoint | None = None
+    ages: dict[str, int] = field(default_factory=dict)
 
     def command(self, setpoint: Setpoint) -> None:
         self.told = setpoint
@@ -87,6 +88,9 @@ class Still:
 
     def read(self) -> Sample:
         return self.says
+
+    def heard(self) -> dict[str, int]:
+        return self.ages or {"joints": self.says.state.t_recv_ns}
 
     def history(self, k: int) -> list[Sample]:
         return [self.says]
@@ -271,6 +275,11 @@ def test_what_is_gone_says_its_own_row_of_the_fault_table() -> None:
     with pytest.raises(StaleData, match=r"^arm: joints: the newest is 3.0 s old, want at most 2 s") as joints:
         still(sample(0.0, -3_000_000_000)).step(np.zeros(4, np.float32))
     assert trouble(joints.value) == "servo_lost" and reaction("servo_lost").mode is Mode.FAULT
+    hand = still(sample(0.0))
+    hand.arm.ages = {"joints": 0, "gripper": -3_000_000_000}  # type: ignore[attr-defined]
+    with pytest.raises(StaleData, match=r"^arm: gripper: the newest is 3.0 s old") as gripper:
+        hand.step(np.zeros(4, np.float32))
+    assert trouble(gripper.value) == "servo_lost"
     spec = Spec({"joint_pos": JOINTS, "cam_image": ArraySpec((4, 4, 3), "uint8")}, ACTION, HZ, codec="joint_abs")
     eye = Picture(Frame(np.zeros((4, 4, 3), np.uint8), -3_000_000_000, 0, 0, 7))
     env = RealEnv(spec, Still(sample(0.0)), Angles(), SHOWN, {"cam_image": eye}, clock_ns=lambda: 0, rate=pace())
