@@ -73,9 +73,9 @@ def run(cfg: Config) -> int:
     robot, name = _robot_file.read(cfg.robot), config.find("robot", cfg.robot).stem
     path, device = cfg.out or Path("data/calibration") / name / "latency.yaml", cfg.camera or robot.driver
 
-    def check(joint: str | None) -> None:
+    def check(joint: str | None, who: Mapping[str, Any] | None = None) -> None:
         if not cfg.overwrite:
-            latency_file.check_free(path, device, joint)
+            latency_file.check_free(path, device, joint, who)
 
     check(None if cfg.camera else cfg.joint)  # before anything moves
     found, figures = camera(cfg, robot) if cfg.camera else arm(cfg, robot, check)
@@ -96,14 +96,14 @@ def said_of(joints: Sequence[str]) -> str:
     return f" (of {', '.join(joints)} the largest)" if len(joints) > 1 else ""
 
 
-def arm(cfg: Config, robot: RobotFile, check: Callable[[str], None]) -> tuple[Latency, dict[str, Any]]:
-    """Moves one joint and returns its delays, and how they were measured. check: raises where that joint must not be measured."""
+def arm(cfg: Config, robot: RobotFile, check: Callable[..., None]) -> tuple[Latency, dict[str, Any]]:
+    """Moves one joint and returns its delays, and how they were measured. check: raises where it must not be."""
     hosted = open_arm(robot)
     try:
         identity = hosted.connect()
         joint = index_of(cfg.joint, hosted.caps.joints, robot.driver)
         name = hosted.caps.joints[joint]
-        check(name)
+        check(name, {"model": identity.model, "serial": identity.serial, "emulated": identity.emulated})
         motion = _sweep.Motion(math.radians(cfg.degrees), cfg.slow_hz, cfg.fast_hz, cfg.seconds)
         limits = robot.make_guard().limits(hosted.caps)
         _sweep.check(motion, limits, joint, float(hosted.read().state.q[joint]))

@@ -23,6 +23,7 @@ from robolearn.errors import AlreadyExists, ConfigError
 from robolearn.runtime.latency import Latency, LatencyModel
 
 _JOINTS, _DELAYS = "joints", ("observe_s", "act_s")
+_WHO = ("model", "serial", "emulated")  # what was measured says of itself
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,19 @@ def read(path: Path) -> LatencyModel:
     return LatencyModel.from_json(_read(path).devices, f"{path}: devices")
 
 
-def check_free(path: Path, device: str, joint: str | None = None) -> None:
-    """Raises AlreadyExists where the file has the delays of a device; of one joint, where it has that joint's.
+def check_free(path: Path, device: str, joint: str | None = None, who: Mapping[str, Any] | None = None) -> None:
+    """Raises AlreadyExists where the file has the delays of a device; of one joint, where it has that joint's, or another arm's.
 
-    joint: "" for one that is not named yet. A figure that is of no joint, as one by hand, stands for all of them.
+    joint: "" for one that is not named yet; who: model, serial and whether it is emulated, of the arm at hand, None: not known
+    yet. A figure that is of no joint, as one by hand, stands for all of them.
     """
     file = _read(path) if path.exists() else _File({})
     known = file.joints(device)
     if joint is not None and joint in known:
         raise AlreadyExists(path, f"latency of {device}: {joint}")
+    others = [name for name, facts in known.items() if not _of(facts, who)]
+    if others:
+        raise AlreadyExists(path, f"latency of {device}, {', '.join(others)} of another arm")
     if device in file.devices and (joint is None or not known):
         raise AlreadyExists(path, f"latency of {device}")
 
@@ -66,14 +71,15 @@ def write_device(
 ) -> Latency:
     """Puts delays into a latency file, whole or not at all, and returns those of the device; other devices in it stay.
 
-    facts: how they were measured, plain values; joint: whose they are, and then the other joints stay and the device has the
-    largest of all. AlreadyExists as `check_free`, unless `overwrite`.
+    facts: how they were measured, plain values; joint: whose they are, and then the other joints of the same arm stay and the
+    device has the largest of all. AlreadyExists as `check_free`, unless `overwrite`.
     """
     if not overwrite:
-        check_free(path, device, joint)
+        check_free(path, device, joint, facts)
     before, said = _read(path) if path.exists() else _File({}), dict(facts)
     if joint is not None:
-        joints = {**before.joints(device), joint: {**config.to_mapping(latency), **facts}}
+        same = {name: one for name, one in before.joints(device).items() if _of(one, facts)}
+        joints = {**same, joint: {**config.to_mapping(latency), **facts}}
         said = {_JOINTS: joints}
         each = [_delays(one, f"{path}: measured: {device}: {name}") for name, one in joints.items()]
         latency = Latency(max(one.observe_s for one in each), max(one.act_s for one in each))
@@ -88,6 +94,11 @@ def write_device(
 def joints_of(path: Path, device: str) -> tuple[str, ...]:
     """Returns the joints of a device that were measured."""
     return tuple(_read(path).joints(device)) if path.exists() else ()
+
+
+def _of(facts: Mapping[str, Any], who: Mapping[str, Any] | None) -> bool:
+    """Returns whether a joint was measured on this arm, as far as both say whose they are."""
+    return who is None or all(facts[name] == who[name] for name in _WHO if name in facts and name in who)
 
 
 def _delays(facts: Mapping[str, Any], where: str) -> Latency:

@@ -40,6 +40,16 @@ def test_every_joint_is_kept_and_the_arm_has_the_largest_of_them(tmp_path: Path)
     assert "gain: 0.8" in path.read_text()
 
 
+def test_joints_of_another_arm_are_refused_and_dropped_only_when_told_to(tmp_path: Path) -> None:
+    path, emulated, metal = tmp_path / "latency.yaml", {"serial": "A", "emulated": True}, {"serial": "A", "emulated": False}
+    write_device(path, "arm", Latency(0.0, 0.5), emulated, joint="elbow")
+    check_free(path, "arm", "wrist", emulated)
+    with pytest.raises(AlreadyExists, match="latency of arm, elbow of another arm exists"):
+        check_free(path, "arm", "wrist", metal)
+    assert write_device(path, "arm", Latency(0.0, 0.1), metal, joint="wrist", overwrite=True) == Latency(0.0, 0.1)
+    assert joints_of(path, "arm") == ("wrist",)
+
+
 def test_a_figure_that_is_of_no_joint_stands_for_all_of_them_until_it_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "latency.yaml"
     write_device(path, "arm", Latency(0.5, 0.5), {"by": "hand"})
