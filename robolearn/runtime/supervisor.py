@@ -30,7 +30,8 @@ WORDS = ("stop", "success", "failure", "quit", "hold", "resume", "recover", "est
 ENDS = WORDS[:4]
 _OF_THE_MIND = frozenset({"underrun", "policy_crash", "bad_chunk"})  # a person can drive in spite of these
 _NEAR = 0.05  # [rad] a first target so near needs no align phase: the guard makes it smooth
-_LONG_S = 1.0  # without an action of the policy: its plan is looked at again before it moves the arm
+_LONG_S = 1.0  # without an action of the policy: the arm stands, and a plan must begin near it
+_SPEED = 1.0  # [rad/s] that a plan after a shorter gap may have moved meanwhile
 _STEPPED_S = 0.1  # of the wall clock against the monotonic one, from one tick to the next
 _STOPPED = (Mode.IDLE, Mode.STOPPING, Mode.FAULT, Mode.ESTOP)
 
@@ -318,8 +319,8 @@ class Supervised:
         if self.machine.aligned and self._anew and self.mind.current is None:
             return
         try:
-            looked = self._anew or (now - self._acted_ns) * 1e-9 > _LONG_S
-            far = not self.machine.aligned or (looked and self.mind.current is not None and _far(*self._way()))
+            planned = self.mind.current is not None
+            far = not self.machine.aligned or (planned and _far(*self._way(), self._reach(now)))
         except HardwareError:  # found again in this tick, and booked
             return
         except BadInput as error:
@@ -335,12 +336,17 @@ class Supervised:
         """Returns where the arm is, and the first target of what is planned, (n,) [rad] each."""
         return self.body.where(), self.body.target(self.mind.current.action)
 
+    def _reach(self, now: int) -> float:
+        """Returns how far from the arm a plan may begin [rad]: near it where it stands, else what it would have come on."""
+        gap_s = (now - self._acted_ns) * 1e-9
+        return _NEAR if self._anew or gap_s > _LONG_S else _NEAR + _SPEED * gap_s if gap_s >= 0 else math.inf
+
     def _walk(self, now: int) -> None:
         """Goes on with the align phase: begins it at the first action that was planned, or ends it at its target."""
         try:
             if self._align is None:
                 here, there = self._way()
-                if _far(here, there):
+                if _far(here, there, _NEAR):
                     self._align = self._make_align(here, there)
                     return
             elif not self._align.done:
@@ -372,5 +378,5 @@ class Supervised:
         return step
 
 
-def _far(here: np.ndarray, there: np.ndarray) -> bool:
-    return float(np.abs(there - here).max(initial=0.0)) > _NEAR
+def _far(here: np.ndarray, there: np.ndarray, reach: float) -> bool:
+    return float(np.abs(there - here).max(initial=0.0)) > reach

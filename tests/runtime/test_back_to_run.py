@@ -53,6 +53,14 @@ def short(trip: Trip) -> None:
     trip.body.extra_s = 0.2
 
 
+def slow(trip: Trip) -> None:
+    trip.delay_s = 0.5
+
+
+def quick(trip: Trip) -> None:
+    trip.delay_s = 0.0
+
+
 HOLDS = {
     "operator": {10: word("hold"), 30: word("resume")},
     "driver": {10: stand, 30: go},
@@ -60,6 +68,7 @@ HOLDS = {
     "bad_chunk": {10: broken, 30: fine},
     "one long stall": {10: stall},
     "deadman": {},
+    "short underrun": {10: slow, 20: quick},
 }
 
 
@@ -77,6 +86,7 @@ def test_after_a_hold_a_near_first_target_goes_straight_on_and_a_far_one_is_alig
 
     trip.env._hear = press
     trip.run(150)
+    assert cause != "short underrun" or trip.modes.index("hold") > 11 and trip.modes[:40].count("hold") < HZ
     assert trip.path()[:4] == (["run", "hold", "align", "run"] if far else ["run", "hold", "run"])
     rows, held = np.array(trip.body.sent), trip.modes.index("hold")
     back = next(k for k in range(held, 150) if trip.modes[k] == "run")
