@@ -86,7 +86,7 @@ def test_after_a_hold_a_near_first_target_goes_straight_on_and_a_far_one_is_alig
 
     trip.env._hear = press
     trip.run(150)
-    assert cause != "short underrun" or trip.modes.index("hold") > 11 and trip.modes[:40].count("hold") < HZ
+    assert cause != "short underrun" or (trip.modes.index("hold") > 11 and trip.modes[:40].count("hold") < HZ)
     assert trip.path()[:4] == (["run", "hold", "align", "run"] if far else ["run", "hold", "run"])
     rows, held = np.array(trip.body.sent), trip.modes.index("hold")
     back = next(k for k in range(held, 150) if trip.modes[k] == "run")
