@@ -28,8 +28,8 @@ class Config:
     demonstrations with and without people's, on all tasks, with act beside it."""
     robot_demos: int = 30
     """Of the drawer grid; all to the right."""
-    human_demos: int = 60
-    """Scenes that a person performs, to both sides."""
+    human_demos: int = 150
+    """Scenes that a person performs, to both sides: ten minutes, as published."""
     train_seeds: int = 3
     """Trainings of every arm, with seeds 0, 1, ..."""
     episodes: int = 50

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from robolearn.data.normalize import Normalizer
 from robolearn.data.windows import Windows
 from robolearn.errors import ConfigError, SpecMismatch
 from robolearn.nets import keypoints
+from robolearn.nets.cover import covered
 from robolearn.nets.photometric import augmented
 from robolearn.policies import diffusion, flow
 from robolearn.policies._base import Batch, Draws, PolicyConfig, PolicyNet
@@ -63,6 +65,8 @@ class Config(PolicyConfig):
     """Weight of the squared differences of their means and standard deviations."""
     augment: bool = False
     """Photometric augmentation of the pictures (`nets/photometric.py`)."""
+    cover: bool = False
+    """Fill hand and gripper in the pictures with one colour, where the points say they are (`nets/cover.py`): they look alike."""
     views: tuple[str, ...] = ("left", "right")
     """The views that a plan is made of: those of the body's observations VIEW_image."""
     joint: bool = False
@@ -134,14 +138,20 @@ class Net(PolicyNet):
         share[self.n_tracks :] = 0.5 * self.action_dim  # tracks and grasp count half each
         self.inner.action_weight = share
         self.register_buffer("step_scale", torch.ones(self.n_tracks))
+        if config.cover:  # what makes pixels of normalised points
+            self.register_buffer("track_scale", torch.ones(self.n_tracks))
+            self.register_buffer("track_offset", torch.zeros(self.n_tracks))
 
     def prepare(self, windows: Windows, normalizer: Normalizer, seed: int) -> None:
-        """Measures the steps' size, and fits the keypoint retargeting net to the human tracks, where the config asks for it."""
+        """Measures the steps' size, keeps what a pixel is, fits the keypoint retargeting net: where the config asks for it."""
         if windows.valid is not None and windows.valid.shape[1:] not in ((1,), (self.n_tracks // TRACK_SIZE,)):
             raise SpecMismatch(
                 f"mt_pi: want key '{self.config.valid_key}' as ({self.n_tracks // TRACK_SIZE},), a number a view, "
                 f"got {windows.valid.shape[1:]}; `robolearn tracks pack` makes such a set"
             )
+        if self.config.cover:
+            self.track_scale.copy_(torch.from_numpy(normalizer.scale[TRACK]))
+            self.track_offset.copy_(torch.from_numpy(normalizer.offset[TRACK]))
         every = np.linspace(0, len(windows) - 1, min(_ROWS, len(windows))).round().astype(np.int64)
         if self.config.scale_steps:
             actions = torch.from_numpy(normalizer.normalize("action", windows.actions(every)))
@@ -164,6 +174,16 @@ class Net(PolicyNet):
         net.load_state_dict({name: value.cpu() for name, value in self.retarget.state_dict().items()})
         keypoints.fit(net, torch.from_numpy(rows[:, : self.n_tracks]), draw, self.config.krn_steps, seed)
         self.retarget.load_state_dict({name: value.to(device) for name, value in net.state_dict().items()})
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Returns features of observations, hand and gripper covered in their pictures where the config says so."""
+        return super().encode(self._covered(obs) if self.config.cover else obs)
+
+    def _covered(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pixels = (obs[TRACK].flatten(2) - self.track_offset) / self.track_scale
+        each = pixels.unflatten(-1, (-1, len(LAYOUT), 2)).unbind(2)  # one a view
+        pictures = [f"{view}_image" for view in self.config.views] if self.config.joint else ["image"]
+        return {**obs, **{key: covered(obs[key], points) for key, points in zip(pictures, each, strict=True)}}
 
     def loss(self, batch: Batch, state: Any, *, rng: Draws) -> tuple[Tensor, Any]:
         """0.5 * (error of the steps + error of the grasp) of the objective, and the alignment of the embodiments."""
