@@ -206,7 +206,7 @@ def load(path: Path) -> ServoCalibration:
     try:
         return config.from_mapping(ServoCalibration, config.read_yaml(path), where="calibration")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such calibration; make one with the calibration tool") from None
+        raise ConfigError(f"{path}: no such calibration; make one with robolearn calibrate servos") from None
     except ConfigError as error:
         raise ConfigError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 

@@ -63,7 +63,7 @@ class Options:
 def calibration_of(path: str, device: str, joints: tuple[str, ...]) -> ServoCalibration:
     """Returns the calibration in a file; ConfigError where there is none, or it is of another kind of arm."""
     if not path:
-        raise ConfigError(f"{device} calibration: want the YAML file of this arm; make one with the calibration tool")
+        raise ConfigError(f"{device} calibration: want the YAML file of this arm; make one with robolearn calibrate servos")
     calibration = load(Path(path))
     names = tuple(joint.name for joint in calibration.joints)
     if calibration.device != device or names != joints or calibration.gripper is None:

@@ -34,7 +34,7 @@ class Config:
     port: str = "/dev/ttyUSB0"
     """Serial port of the servo bus."""
     calibration: str = ""
-    """YAML file of this arm, from the calibration tool."""
+    """YAML file of this arm, made by `robolearn calibrate servos`."""
     baud: int = 1_000_000
     """Rate of the bus [1/s]."""
     shadows: tuple[tuple[int, int], ...] = ((3, 2), (5, 4))

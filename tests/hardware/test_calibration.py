@@ -174,7 +174,7 @@ def test_a_saved_calibration_loads_as_it_was_and_keeps_its_hash(tmp_path: Path) 
 
 def test_a_file_that_is_not_there_or_wrong_is_named(tmp_path: Path) -> None:
     path = tmp_path / "arm.yaml"
-    with pytest.raises(ConfigError, match=r"arm.yaml: no such calibration; make one with the calibration tool"):
+    with pytest.raises(ConfigError, match=r"arm.yaml: no such calibration; make one with robolearn calibrate servos"):
         load(path)
     save(ARM, path)
     path.write_text(path.read_text().replace("sign: -1", "sign: 2"))
