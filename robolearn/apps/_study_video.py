@@ -14,6 +14,7 @@ import numpy as np
 
 from robolearn import config
 from robolearn.apps import _grid
+from robolearn.apps._dots import Row
 from robolearn.apps._evaluate import Options, evaluate, find
 from robolearn.apps._two_hands_sets import Wanted, record_tracks
 from robolearn.data._files import locked
@@ -223,6 +224,16 @@ def rows(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(
         out, key=lambda row: (TASKS.index(row["task"]), row["robot_demos"], row["human_demos"], POLICIES.index(row["policy"]))
     )
+
+
+def panels(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """Returns the rows of a picture, by task."""
+    found: dict[str, list[Row]] = {}
+    for row in table:
+        people = f" + {row['human_minutes']:.1f} min of people" if row["human_demos"] else ""
+        name = f"{row['policy']}, {row['robot_demos']} robot demos{people}"
+        found.setdefault(row["task"], []).append(Row(name, row["success"], tuple(row["interval95"])))
+    return found
 
 
 def text(table: Sequence[Mapping[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from robolearn.apps import _grid
 from robolearn.apps import _study_video as grid
+from robolearn.apps._dots import dots, page
 from robolearn.apps._report import write_json
 from robolearn.apps._study_video import Cell, Plan
 from robolearn.apps._trials import FIRST_TEST_SEED
@@ -49,7 +50,7 @@ class Config:
     out: Path = Path("data/study/video")
     """Demonstrations and runs."""
     results: Path = Path("docs/results/video")
-    """cells.jsonl, episodes.csv, summary.json."""
+    """cells.jsonl, episodes.csv, summary.json, success.svg."""
     json: Path | None = None
     """Write the figures of --cell, or the table, to this file too."""
 
@@ -123,6 +124,7 @@ def conclude(cfg: Config, done: Mapping[str, Mapping[str, Any]]) -> list[dict[st
     table = grid.rows(found)
     facts = {"first_test_seed": cfg.eval_seed, "interval95": "Wilson over train_seeds x episodes", "rows": table}
     write_json(cfg.results / "summary.json", facts, cfg.eval_seed)
+    (cfg.results / "success.svg").write_text(page(*dots(grid.panels(table))))
     write_json(cfg.json, facts, cfg.eval_seed)
     with (cfg.results / "episodes.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -72,6 +73,8 @@ def test_robots_show_one_side_and_people_both_and_a_table_comes_of_cells(
         mine = [int(e["success"]) for e in episodes if e["cell"] == f"{row['task']}/mt_pi-2-2"]
         assert row["success"] == sum(mine) / len(mine) and row["human_minutes"] > 0
     assert len({e["weights_sha256"] for e in episodes}) == 1, "both directions are tested with the same weights"
+    shown = "".join(ElementTree.fromstring((tmp_path / "res/success.svg").read_text()).itertext())
+    assert all(f"{row['task']}" in shown for row in table) and "mt_pi, 2 robot demos + 0.1 min of people" in shown
     assert main(["study", "video", "--episodes", "0", *where]) == 2
     assert main(["study", "video", *SMALL[:-4], "--episodes", "3", *where]) == 2, "other episodes are another table"
     assert set(_grid.read_cells(tmp_path / "res/cells.jsonl")) == {cell.name for cell in wanted}
