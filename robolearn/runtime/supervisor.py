@@ -66,6 +66,7 @@ class Supervised:
         self._clock_ns, self._wall_ns, self._sleep = clock_ns, wall_ns, sleep
         self._last: Step | None = None
         self._align: Approach | None = None
+        self._arrived: Approach | None = None
         self._kept, self._late, self._over, self._driven = False, False, "", False
         self._dropped, self._anew, self._acted_ns = False, "", math.inf
         self._beat, self._still_ns = Beat(1.0 / self.spec.hz, clock_ns, wall_ns), 0
@@ -351,8 +352,10 @@ class Supervised:
                     return
             elif not self._align.done:
                 return
-            else:
-                self._flush()  # what was planned from where it began is of another pose
+            elif self._arrived is not self._align:
+                self._arrived = self._align
+                self._flush()  # what was planned from where it began is of another pose: it stands until a plan of here is there
+                return
         except (HardwareError, BadInput) as error:
             self._hold(str(error), now)
             return

@@ -81,11 +81,18 @@ def test_what_was_planned_while_the_body_stood_is_not_caught_up_with(consumer: s
     assert steps.max() < 0.021 and steps[again + 2 :].max() > 0.019  # it walks 0.02 a tick, and no faster because it had to wait
 
 
-def test_the_action_of_the_tick_in_which_an_alignment_ends_is_not_sent() -> None:
-    trip = Trip(begin=0.6)
-    trip.run(80)
+@pytest.mark.parametrize("delay_s", [0.0, 0.15])
+def test_after_an_alignment_it_stands_until_a_plan_of_where_it_is_is_there(delay_s: float) -> None:
+    def near(trip: Trip) -> None:
+        trip.policy.begin, trip.delay_s = 0.0, delay_s
+
+    trip = Trip({10: near}, begin=0.6)
+    trip.run(120)
     first = trip.modes.index("run")
-    assert trip.body.calls[first] == "still" and "step" in trip.body.calls[first:]
+    rows = np.array(trip.body.sent)[:, 0]
+    assert trip.body.calls[first] == "step" and rows[first - 1] == pytest.approx(0.62), "the first target, which it went to"
+    assert 0 < rows[first] - rows[first - 1] <= 0.02 * (1 + round(delay_s * 20)) + 1e-6 and rows[-1] > 0.9
+    assert not trip.said("underrun") and trip.path() == ["align", "run"]
 
 
 def test_nothing_is_brought_back_while_the_dead_man_is_not_held() -> None:
