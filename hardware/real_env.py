@@ -122,6 +122,7 @@ class RealEnv:
         self.rate = self.rate or Deadline(1.0 / self.spec.hz)
         self._frames: dict[str, int] = {}
         self.age_s, self.late = 0.0, tuple[str, ...]()
+        self._fault: tuple[int, Exception] | None = None
         self.rest = np.zeros(self.spec.action.shape, self.spec.action.dtype)
 
     def reset(self, seed: int | None = None) -> Obs:
@@ -207,8 +208,17 @@ class RealEnv:
             raise
         if sample.life is State.FAULT:
             self.arm.hold()
-            raise self.arm.fault() or DeviceFault(self.arm.name, "it does not say why it stopped", sample.state.alarm)
+            if self._fault is None or self._fault[0] != sample.cycle:  # asked once: a driver that froze answers late or never
+                self._fault = sample.cycle, self._why(sample)
+            raise self._fault[1].with_traceback(None)
         return sample
+
+    def _why(self, sample: Sample) -> Exception:
+        """Returns the error that ended the arm's motion, or the one of asking for it."""
+        try:
+            return self.arm.fault() or DeviceFault(self.arm.name, "it does not say why it stopped", sample.state.alarm)
+        except HwError as error:
+            return error
 
     def _observe(self, sample: Sample) -> tuple[Obs, int]:
         """Returns the observation of one instant, and flags."""

@@ -77,6 +77,7 @@ class Still:
     says: Sample
     name: str = "arm"
     held: int = 0
+    asked: int = 0
     told: Setpoint | None = None
     ages: dict[str, int] = field(default_factory=dict)
 
@@ -96,6 +97,7 @@ class Still:
         return [self.says]
 
     def fault(self) -> Exception | None:
+        self.asked += 1
         return ProtectiveStop("arm", "it broke")
 
 
@@ -196,10 +198,13 @@ def test_a_pose_that_the_joints_cannot_reach_counts_as_cut(missed: tuple[float, 
     np.testing.assert_allclose(step.filtered, [0.3, 0.3, 0.3, 0.5] if cut else action, rtol=1e-6)
 
 
-def test_a_fault_of_the_arm_is_raised_in_its_own_words() -> None:
+def test_a_fault_of_the_arm_is_raised_in_its_own_words_and_a_driver_that_froze_in_it_is_asked_once() -> None:
     env = still(sample(0.0, life=State.FAULT))
-    with pytest.raises(ProtectiveStop, match="arm: it broke"):
-        env.step(np.zeros(4, np.float32))
+    for cycle, asked in ((4, 1), (4, 1), (5, 2)):
+        env.arm.says = sample(0.0, life=State.FAULT, cycle=cycle)  # type: ignore[attr-defined]
+        with pytest.raises(ProtectiveStop, match="arm: it broke"):
+            env.step(np.zeros(4, np.float32))
+        assert env.arm.asked == asked  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("call", ["step", "still"])
