@@ -88,7 +88,15 @@ class Config(PolicyConfig):
             raise ValueError(f"views: want two or more different ones to triangulate from, got {', '.join(self.views)}")
         if min(self.kl_weight, self.moments_weight, self.krn_steps - 1) < 0:
             raise ValueError("want kl_weight >= 0, moments_weight >= 0 and krn_steps >= 1")
+        if self.cover and (missing := [key for key in (*self.pictures, TRACK) if key not in self.obs]):
+            wanted = ", ".join((*self.pictures, TRACK))
+            raise ValueError(f"cover: want obs with {wanted}, got {', '.join(self.obs)} without {', '.join(missing)}")
         self.inner()
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The observations that are pictures of a view: that of the sample's one view, or with `joint` one a view."""
+        return tuple(f"{view}_image" for view in self.views) if self.joint else ("image",)
 
     def inner(self) -> PolicyConfig:
         """Returns the config of the objective's network; ValueError where the objective has no such sampler."""
@@ -182,8 +190,7 @@ class Net(PolicyNet):
     def _covered(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pixels = (obs[TRACK].flatten(2) - self.track_offset) / self.track_scale
         each = pixels.unflatten(-1, (-1, len(LAYOUT), 2)).unbind(2)  # one a view
-        pictures = [f"{view}_image" for view in self.config.views] if self.config.joint else ["image"]
-        return {**obs, **{key: covered(obs[key], points) for key, points in zip(pictures, each, strict=True)}}
+        return {**obs, **{key: covered(obs[key], points) for key, points in zip(self.config.pictures, each, strict=True)}}
 
     def loss(self, batch: Batch, state: Any, *, rng: Draws) -> tuple[Tensor, Any]:
         """0.5 * (error of the steps + error of the grasp) of the objective, and the alignment of the embodiments."""

@@ -62,6 +62,20 @@ def test_what_is_below_the_cover_changes_no_plan_and_what_is_beside_it_does(join
         assert net.encode({**obs, key: below}).equal(seen) and not net.encode({**obs, key: beside}).equal(seen)
 
 
+@pytest.mark.parametrize(
+    ("obs", "joint", "message"),
+    [
+        (("track",), False, "cover: want obs with image, track, got track without image"),
+        (("image",), False, "cover: want obs with image, track, got image without track"),
+        (("left_image", "track"), True, "left_image, right_image, track, got left_image, track without right_image"),
+    ],
+)
+def test_a_cover_without_its_picture_or_its_points_is_refused(obs: tuple[str, ...], joint: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mt_pi.Config(**{**SMALL, "obs": obs, "joint": joint})
+    mt_pi.Config(**{**SMALL, "obs": obs, "joint": joint, "cover": False})
+
+
 def test_a_training_keeps_what_a_pixel_is_and_a_policy_that_is_not_covered_has_nothing_of_it(tmp_path: Path) -> None:
     windows, normalizer = toy_windows(tmp_path)
     net = make_net(cover=True)
