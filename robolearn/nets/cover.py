@@ -1,8 +1,9 @@
-"""A cover over hand and gripper in a picture, drawn from the five points alone, so that both embodiments look alike to a network.
+"""A cover over hand and gripper in a picture, drawn from the five points alone, so that both embodiments look more alike.
 
 A network that sees whose body it is in can keep what people showed for people. EgoMimic (arXiv 2410.24221) and Phantom (arXiv
 2503.00779) mask or paint over the bodies, which they segment. Here capsules between the points of `video/points.py`, and one
-along the forearm, are filled with one colour: no segmenter is needed, neither in training nor on a robot.
+along the forearm, are filled with one colour: no segmenter is needed, neither in training nor on a robot. A cover has the shape
+of its points, and these lie differently in a hand and in a gripper: it hides what a body looks like, not which of the two it is.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Config(PolicyConfig):
     augment: bool = False
     """Photometric augmentation of the pictures (`nets/photometric.py`)."""
     cover: bool = False
-    """Fill hand and gripper in the pictures with one colour, where the points say they are (`nets/cover.py`): they look alike."""
+    """Fill hand and gripper in the pictures with one colour, where the points say they are (`nets/cover.py`)."""
     views: tuple[str, ...] = ("left", "right")
     """The views that a plan is made of: those of the body's observations VIEW_image."""
     joint: bool = False
