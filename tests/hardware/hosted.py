@@ -23,7 +23,7 @@ def body() -> Body:
     return Body(FirstOrder(np.zeros(3), 0.02, 6.0), JOINTS, np.full(3, -2.0), np.full(3, 2.0))
 
 
-def make_arm(watchdog_s: float = 0.5) -> Virtual:
+def make_arm(watchdog_s: float = 20.0) -> Virtual:  # longer than shared cores stall
     return Virtual(Config(watchdog_s=watchdog_s, opening_m=0.08), body)
 
 
