@@ -122,7 +122,7 @@ class RealEnv:
         self.rate = self.rate or Deadline(1.0 / self.spec.hz)
         self._frames: dict[str, int] = {}
         self.age_s, self.late = 0.0, tuple[str, ...]()
-        self._fault: tuple[int, Exception] | None = None
+        self._fault: tuple[tuple[int, int], Exception] | None = None
         self.rest = np.zeros(self.spec.action.shape, self.spec.action.dtype)
 
     def reset(self, seed: int | None = None) -> Obs:
@@ -208,8 +208,9 @@ class RealEnv:
             raise
         if sample.life is State.FAULT:
             self.arm.hold()
-            if self._fault is None or self._fault[0] != sample.cycle:  # asked once: a driver that froze answers late or never
-                self._fault = sample.cycle, self._why(sample)
+            of = sample.cycle, sample.state.t_recv_ns
+            if self._fault is None or self._fault[0] != of:  # asked once: a driver that froze in it answers late or never
+                self._fault = of, self._why(sample)
             raise self._fault[1].with_traceback(None)
         return sample
 
