@@ -152,7 +152,8 @@ def _extract(
 ) -> EpisodeSet | None:
     """Appends every episode that is not in the set yet, each of them at once when its videos are done; None: there was none."""
     episodes, shape, how = work
-    done = {} if made is None else {str(name): i for i, name in enumerate(made.episode_field("source") or ())}
+    known = None if made is None else made.episode_field("source")
+    done = {} if known is None else {str(name): i for i, name in enumerate(known)}
     left = [episode for episode in episodes if episode.name not in done]
     films = _films(left, shape, how, cfg.workers)
     for episode in episodes:
